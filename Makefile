@@ -1,0 +1,54 @@
+# Everything is made with these; CI runs the same. They install what they need: Python packages from locked requirements,
+# and, where Debian's Python has no venv, the system's package for it.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+EXAMPLE ?= examples/quickstart
+
+.DEFAULT_GOAL := help
+
+help:  ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+demo: $(VENV)/.memoryctl  ## a claim becomes a memory on an embedded PostgreSQL, and a client searches it
+	@$(BIN)/python -m memoryctl demo -f $(EXAMPLE)/provider.yaml -f $(EXAMPLE)/claim.yaml
+
+down: $(VENV)/.memoryctl  ## stop what demo started; PURGE=1 removes its data
+	@$(BIN)/python -m memoryctl down $(if $(PURGE),--purge)
+
+test: $(VENV)/.dev  ## all tests; a server that this machine lacks is skipped by name (MEMORY_REQUIRE=all: a failure)
+	@$(BIN)/python -m pytest -q -n $(JOBS) --cov --cov-report=term $(ARGS)
+
+lint: $(VENV)/.dev  ## style, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: $(VENV)/.dev  ## what lint can mend by itself
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+goldens: $(VENV)/.dev  ## render the examples anew; review the diff
+	MEMORY_UPDATE_GOLDENS=1 $(BIN)/python -m pytest -q tests/function/test_examples.py
+
+bench: $(VENV)/.dev  ## speed of the function and of provisioning: a table, and bench/results/*.json
+	@$(BIN)/python -m bench
+
+build: $(VENV)/.dev  ## the wheel, in dist/
+	$(BIN)/python -m hatchling build -t wheel
+
+lock: $(VENV)/.dev  ## requirements/*.txt from pyproject.toml, with hashes
+	./scripts/lock
+
+# An environment is made once, and again when its lock changes. `dev` holds all of `memoryctl`.
+$(VENV)/.memoryctl: requirements/memoryctl.txt
+	@test -e $(VENV)/.dev || ./scripts/venv $(PYTHON) $(VENV) $<
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt
+	@./scripts/venv $(PYTHON) $(VENV) $<
+	@touch $@
+
+.PHONY: help demo down test lint format goldens bench build lock
