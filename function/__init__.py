@@ -1,0 +1,1 @@
+"""The composition function: RunFunctionRequest in, RunFunctionResponse out, and nothing else."""

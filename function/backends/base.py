@@ -1,0 +1,93 @@
+"""What `plan` wants of a backend, whatever its type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from function.model import ClaimedProviders, Memory
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a backend is: what a Memory is pinned to."""
+
+    host: str
+    port: int
+    database: str
+
+    @property
+    def endpoint(self) -> str:
+        """`host:port`, an IPv6 address in brackets."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class LoginSlot:
+    """One of a Memory's logins inside a backend."""
+
+    name: str
+    role: Literal["writer", "reader"]
+    slot: Literal["a", "b"]
+    state: Literal["active", "draining", "closed"]
+
+
+class Backend(Protocol):
+    """One provider's backend."""
+
+    def check(self, allowed: ClaimedProviders) -> None:
+        """Refuse a provider's spec that cannot work, or that reaches further than a tenant may.
+
+        Raises:
+            InvalidSpec: With the path of the field.
+        """
+        ...
+
+    @property
+    def namespace(self) -> str:
+        """Where Jobs run: with the Secrets that they mount."""
+        ...
+
+    @property
+    def place(self) -> Place:
+        """Where the server is."""
+        ...
+
+    @property
+    def admin_secret(self) -> str:
+        """Name of the Secret with the admin's login, in `namespace`."""
+        ...
+
+    @property
+    def ca(self) -> str | None:
+        """The CA as PEM text, None where the system's CAs (or none) are meant.
+
+        Raises:
+            LookupError: It is not known yet; the message says what brings it.
+        """
+        ...
+
+    @property
+    def ca_secret(self) -> str | None:
+        """Secret in `namespace` from whose `ca.crt` the probe learns the CA; None when the provider's spec says it."""
+        ...
+
+    def refusal(self, memory: Memory) -> str | None:
+        """Say why this backend cannot do what a Memory wants, None when it can."""
+        ...
+
+    def request(self) -> dict[str, Any]:
+        """Give the `provider` block of the request document."""
+        ...
+
+    def logins(self, prefix: str, memory: Memory, slot: Literal["a", "b"]) -> tuple[LoginSlot, ...]:
+        """Give every login that a Memory may have, with the state that each should be in."""
+        ...
+
+    def binding(self, memory: Memory, username: str, password: str) -> Mapping[str, str]:
+        """Give the entries of a connection Secret."""
+        ...

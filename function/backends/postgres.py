@@ -1,0 +1,213 @@
+"""PostgreSQL: role management SQL, isolation Schema."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
+
+from function import names
+from function.backends.base import LoginSlot, Place
+from function.errors import InvalidSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from function.model import ClaimedProviders, Memory, NamespacedRef, Postgres
+    from function.state import Provider
+
+# Version of the data model's functions (modules.md): their signatures are frozen within one.
+CONTRACT = "1"
+_PATH = "spec.postgres"
+
+
+@dataclass(frozen=True)
+class PostgresBackend:
+    """A provider of type postgres; one database, a schema per Memory."""
+
+    provider: Provider
+
+    @cached_property
+    def spec(self) -> Postgres:
+        """The provider's block for this type."""
+        if self.provider.spec.postgres is None:
+            raise InvalidSpec(_PATH, 'a provider of type "postgres" needs this block: add it')
+        return self.provider.spec.postgres
+
+    def check(self, allowed: ClaimedProviders) -> None:
+        """Refuse what cannot work (see `Backend.check`); one rule a line."""
+        self._check_server()
+        self._check_jobs(allowed)
+        for path, ref in self._refs():
+            self._check_namespace(path, ref, allowed)
+        if self.spec.cluster_ref and self._namespace_of(self.spec.cluster_ref) != self.namespace:
+            problem = (
+                f'namespace "{self.namespace}" differs from that of {_PATH}.clusterRef, '
+                f'"{self._namespace_of(self.spec.cluster_ref)}": Jobs mount Secrets of both, so keep them together'
+            )
+            field = f"{_PATH}.connectionSecret.namespace"
+            raise InvalidSpec(field, problem)
+
+    def _check_server(self) -> None:
+        spec = self.spec
+        if (spec.cluster_ref is None) == (spec.host is None):
+            found = "both are set: remove one" if spec.host else "neither is set: write one"
+            problem = f"clusterRef (a CloudNativePG Cluster) or host (any other PostgreSQL): {found}"
+            raise InvalidSpec(_PATH, problem)
+        _ = self._admin
+
+    def _check_jobs(self, allowed: ClaimedProviders) -> None:
+        account = self.provider.spec.jobs.service_account_name
+        if account and self.provider.claim and not allowed.allow_service_accounts:
+            problem = f'"{account}" is refused: only a platform team\'s XMemoryProvider may name one; leave it out'
+            field = "spec.jobs.serviceAccountName"
+            raise InvalidSpec(field, problem)
+
+    def _check_namespace(self, path: str, ref: NamespacedRef, allowed: ClaimedProviders) -> None:
+        claim = self.provider.claim
+        if claim is None and ref.namespace is None:
+            field = f"{path}.namespace"
+            raise InvalidSpec(field, "a provider without a claim has no namespace of its own: set it")
+        if claim and ref.namespace not in {None, claim[0]} and not allowed.allow_other_namespaces:
+            problem = (
+                f'"{ref.namespace}" is refused: a claimed provider reaches its own namespace only; '
+                f'write "{claim[0]}" or leave it out'
+            )
+            field = f"{path}.namespace"
+            raise InvalidSpec(field, problem)
+
+    def _refs(self) -> list[tuple[str, NamespacedRef]]:
+        refs = [
+            (f"{_PATH}.clusterRef", self.spec.cluster_ref),
+            (f"{_PATH}.connectionSecret", self.spec.connection_secret),
+        ]
+        return [(path, ref) for path, ref in refs if ref]
+
+    def _namespace_of(self, ref: NamespacedRef) -> str:
+        return ref.namespace or (self.provider.claim[0] if self.provider.claim else "")
+
+    @cached_property
+    def _admin(self) -> NamespacedRef:
+        if self.spec.connection_secret is None:
+            field = f"{_PATH}.connectionSecret"
+            problem = (
+                "without it there is no admin login for the Jobs: name a Secret with the keys username and password "
+                "of a role that is CREATEROLE, not superuser, and has CREATE on the database"
+            )
+            raise InvalidSpec(field, problem)
+        return self.spec.connection_secret
+
+    @cached_property
+    def namespace(self) -> str:
+        """That of the admin's Secret."""
+        return self._namespace_of(self._admin)
+
+    @property
+    def admin_secret(self) -> str:
+        """Name of the admin's Secret."""
+        return self._admin.name
+
+    @cached_property
+    def place(self) -> Place:
+        """The primary's service for a CloudNativePG cluster, otherwise what the spec says."""
+        cluster = self.spec.cluster_ref
+        if cluster:
+            return Place(f"{cluster.name}-rw.{self._namespace_of(cluster)}.svc", 5432, self.spec.database)
+        return Place(self.spec.host or "", self.spec.port, self.spec.database)
+
+    @cached_property
+    def ca(self) -> str | None:
+        """The spec's CA, or for a cluster the one that the probe published (see `Backend.ca`)."""
+        if self.ca_secret is None:
+            return self.spec.ca_bundle
+        published = self.provider.status.get("caBundle")
+        if not published:
+            missing = "its first probe, which publishes the cluster's CA, has not answered yet"
+            raise LookupError(missing)
+        return str(published)
+
+    @property
+    def ca_secret(self) -> str | None:
+        """CloudNativePG's own CA Secret."""
+        cluster = self.spec.cluster_ref
+        if cluster is None or self.spec.ssl_mode == "disable":
+            return None
+        return f"{cluster.name}-ca"
+
+    def refusal(self, memory: Memory) -> str | None:
+        """Embeddings need pgvector."""
+        if memory.embeddings.enabled and not self.spec.enable_pg_vector:
+            return (
+                f'spec.embeddings.enabled: provider "{self.provider.title}" has no pgvector '
+                "(postgres.enablePgVector is false): set embeddings.enabled to false, or choose another provider"
+            )
+        return None
+
+    def request(self) -> dict[str, Any]:
+        """Give the `provider` block of the request document."""
+        spec, place = self.spec, self.place
+        return {
+            "type": "postgres",
+            "name": self.provider.name,
+            "uid": self.provider.uid,
+            "host": place.host,
+            "port": place.port,
+            "database": place.database,
+            "sslMode": spec.ssl_mode,
+            "enablePgVector": spec.enable_pg_vector,
+            "extensionSchema": spec.extension_schema,
+            "connectionLimit": spec.connection_limit,
+            "statementTimeout": spec.statement_timeout,
+            "isolation": "Schema",
+            "roleManagement": "SQL",
+        }
+
+    def logins(self, prefix: str, memory: Memory, slot: Literal["a", "b"]) -> tuple[LoginSlot, ...]:
+        """Two slots for the writer and two for the reader; a login that should not be is closed, not forgotten."""
+        wanted: dict[Literal["writer", "reader"], bool] = {"writer": True, "reader": memory.access.read_only_secret}
+        slots: tuple[Literal["a", "b"], ...] = ("a", "b")
+        return tuple(
+            LoginSlot(
+                name=names.login(prefix, "rw" if role == "writer" else "ro", each),
+                role=role,
+                slot=each,
+                state="active" if is_wanted and each == slot else "closed",
+            )
+            for role, is_wanted in wanted.items()
+            for each in slots
+        )
+
+    def binding(self, memory: Memory, username: str, password: str) -> Mapping[str, str]:
+        """Give the connection Secret's entries; `endpoint, database, schema, username, password` are the promise."""
+        place, ca = self.place, self.ca
+        entries = {
+            "type": "postgresql",
+            "provider": self.provider.title,
+            "endpoint": place.endpoint,
+            "host": place.host,
+            "port": str(place.port),
+            "database": place.database,
+            "schema": memory.dataset.schema_,
+            "username": username,
+            "password": password,
+            "uri": self._uri(username, password, has_ca=ca is not None),
+            "dataset": memory.dataset.name,
+            "contract": CONTRACT,
+        }
+        if memory.embeddings.enabled:
+            entries |= {"dimension": str(memory.embeddings.dimension), "metric": memory.embeddings.metric}
+        if ca:
+            entries |= {"sslmode": self.spec.ssl_mode, "ca.crt": ca, "certificates": ca}
+        return entries
+
+    def _uri(self, username: str, password: str, *, has_ca: bool) -> str:
+        mode = self.spec.ssl_mode
+        query = f"sslmode={mode}"
+        if mode == "verify-full" and not has_ca:
+            # Without a file of CAs libpq would refuse to verify; the public ones are meant. It refuses these with
+            # verify-ca: anybody can get a certificate from a public CA.
+            query += "&sslrootcert=system"
+        place = self.place
+        userinfo = f"{quote(username, safe='')}:{quote(password, safe='')}"
+        return f"postgresql://{userinfo}@{place.endpoint}/{quote(place.database, safe='')}?{query}"

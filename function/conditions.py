@@ -1,0 +1,217 @@
+"""Every condition: type, reason, message.
+
+Messages say what is wrong, the value, and what to do; none holds a secret.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+PROVIDER_READY = "ProviderReady"
+CREDENTIALS_READY = "CredentialsReady"
+PROVISIONED = "Provisioned"
+BACKEND_READY = "BackendReady"
+
+# What the migrations image says by its exit code (provisioning.md); a contract test compares it with the image's table.
+REASONS_BY_EXIT_CODE = {
+    1: "JobFailed",
+    10: "ExtensionMissing",
+    11: "DimensionConflict",
+    12: "ChecksumMismatch",
+    13: "PermissionDenied",
+    14: "SchemaConflict",
+    15: "AdoptionRequired",
+    16: "ModuleUnsupported",
+    17: "OnHold",
+    20: "BadRequest",
+    30: "Unreachable",
+    31: "LockBusy",
+}
+PERMANENT_EXIT_CODES = (10, 11, 12, 13, 14, 15, 16, 17, 20)
+TRANSIENT_EXIT_CODES = (30, 31)
+# A platform team repairs these on the server, so new capabilities of the server are worth a new attempt.
+REPAIRABLE_EXIT_CODES = (10, 13, 16)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A condition of composite and claim."""
+
+    type: str
+    status: bool
+    reason: str
+    message: str = ""
+
+
+class Blocked(Exception):  # noqa: N818 - not an error of ours: a plan ends here, and the condition says why
+    """Something that a plan needs is not there or not right."""
+
+    def __init__(self, condition: Condition) -> None:
+        super().__init__(condition.message)
+        self.condition = condition
+
+
+def true(kind: str, reason: str, message: str = "") -> Condition:
+    """Give a condition that holds."""
+    return Condition(kind, status=True, reason=reason, message=message)
+
+
+def false(kind: str, reason: str, message: str) -> Condition:
+    """Give a condition that does not hold, and what to do about it."""
+    return Condition(kind, status=False, reason=reason, message=message)
+
+
+def provider_available(name: str) -> Condition:
+    """Say that the provider is there, admits us, and answers."""
+    return true(PROVIDER_READY, "Available", f'provider "{name}" is ready')
+
+
+def provider_not_found(name: str, places: Iterable[str]) -> Condition:
+    """Say where a provider was looked for."""
+    looked = ", ".join(places)
+    message = f'spec.providerRef.name: there is no provider "{name}" ({looked}): name one that exists, or make it'
+    return false(PROVIDER_READY, "NotFound", message)
+
+
+def provider_not_admitted(name: str, consumer: str, allowed: str) -> Condition:
+    """Say whom a provider admits."""
+    message = (
+        f'provider "{name}" admits {allowed}, not {consumer}: '
+        "ask the provider's owner to add it to spec.allowedConsumers.namespaces"
+    )
+    return false(PROVIDER_READY, "NotAdmitted", message)
+
+
+def provider_not_ready(name: str, detail: str) -> Condition:
+    """Say what a provider's own condition says."""
+    return false(PROVIDER_READY, "NotReady", f'provider "{name}" is not ready: {detail}')
+
+
+def provider_changed(name: str, differences: Iterable[str]) -> Condition:
+    """Say what a pinned provider was and what it is now."""
+    message = (
+        f'provider "{name}" is not what this Memory was made on ({"; ".join(differences)}): nothing was moved; '
+        "put the provider back as it was, or make a new claim for the new backend"
+    )
+    return false(PROVIDER_READY, "Changed", message)
+
+
+def provider_captured(name: str, claimant: str) -> Condition:
+    """Say that a shared provider has got an owner."""
+    return provider_changed(name, [f"it was nobody's claim and now belongs to the claim {claimant}"])
+
+
+def provider_switch_refused(pinned: str, wanted: str) -> Condition:
+    """Say that data does not move by itself."""
+    message = (
+        f"spec.providerRef: this Memory's data is on provider {pinned}; switching to {wanted} would leave it behind: "
+        "set providerRef back, or make a new claim"
+    )
+    return false(PROVIDER_READY, "SwitchRefused", message)
+
+
+def provider_invalid(name: str, problem: str) -> Condition:
+    """Say what is wrong in the provider's spec."""
+    return false(PROVIDER_READY, "InvalidSpec", f'provider "{name}": {problem}')
+
+
+def root_key_missing(problem: str) -> Condition:
+    """Say what the pipeline step lacks."""
+    return false(CREDENTIALS_READY, "RootKeyMissing", problem)
+
+
+def no_root_key(credential: str) -> str:
+    """Say where the root key belongs."""
+    return (
+        f'the pipeline step has no credential "{credential}": add it to the Composition, with a Secret '
+        'that holds at least 32 random bytes under the key "current"'
+    )
+
+
+def unknown_root_key(key_id: str) -> Condition:
+    """Say which root key is gone."""
+    message = (
+        f"this Memory's passwords come from root key {key_id}, which is neither current nor previous any more: "
+        "nothing was changed; put that key back under previous"
+    )
+    return false(CREDENTIALS_READY, "UnknownRootKey", message)
+
+
+def waiting_for_backend() -> Condition:
+    """Say why there is no Secret yet."""
+    return false(
+        CREDENTIALS_READY, "WaitingForBackend", "the connection Secret appears when the backend is provisioned"
+    )
+
+
+def credentials_ready(secret: str, namespace: str) -> Condition:
+    """Say where the connection Secret is."""
+    return true(CREDENTIALS_READY, "Available", f'connection Secret "{secret}" in namespace "{namespace}"')
+
+
+def waiting_for_secret(secret: str, namespace: str) -> Condition:
+    """Say which Secret should be there in a moment."""
+    message = (
+        f'waiting for Secret "{secret}" in namespace "{namespace}"; if it does not come, another object of that name '
+        "is in the way: delete or rename it"
+    )
+    return false(CREDENTIALS_READY, "WaitingForBackend", message)
+
+
+def provisioned(job: str, namespace: str) -> Condition:
+    """Say which Job did it."""
+    return true(PROVISIONED, "Succeeded", f'Job "{job}" in namespace "{namespace}" is complete')
+
+
+def provisioning(job: str, namespace: str, *, current: bool) -> Condition:
+    """Say which Job is at work."""
+    tail = "" if current else "; it works on an earlier spec, and the Job for this one starts when it has ended"
+    return false(PROVISIONED, "Running", f'Job "{job}" in namespace "{namespace}" is running{tail}')
+
+
+def job_failed(reason: str, said: str, job: str, namespace: str) -> str:
+    """Explain a failed Job that left no report of its own."""
+    where = f'Job "{job}" in namespace "{namespace}"'
+    if reason == "DeadlineExceeded":
+        return (
+            f"{where} did not end in time: look at its pod's events (image, admin Secret, node); "
+            "it is tried again while the provider is ready"
+        )
+    if reason == "JobFailed":
+        return (
+            f"{where} failed ({said}): read the log of its last pod, then change the spec or the annotation "
+            "memory.proompteng.ai/retry"
+        )
+    return f"{where} ended with {reason} and its report could not be read ({said}): see the last line of its log"
+
+
+def not_provisioned(reason: str, message: str) -> Condition:
+    """Say why the backend is not as the spec wants it."""
+    return false(PROVISIONED, reason, message)
+
+
+def backend_ready(version: str) -> Condition:
+    """Say which server answers."""
+    return true(BACKEND_READY, "Available", f"PostgreSQL {version} answers")
+
+
+def backend_not_ready(reason: str, message: str) -> Condition:
+    """Say what the probe found."""
+    return false(BACKEND_READY, reason, message)
+
+
+def observed(composite: Mapping[str, Any], kind: str) -> Mapping[str, Any] | None:
+    """Give a condition that an object carries, None when it does not."""
+    found = composite.get("status", {}).get("conditions", ())
+    return next((condition for condition in found if condition.get("type") == kind), None)
+
+
+def has_changed(composite: Mapping[str, Any], condition: Condition) -> bool:
+    """Whether a condition says something that the composite does not say yet."""
+    before = observed(composite, condition.type)
+    now = (str(condition.status), condition.reason)
+    return before is None or (before.get("status"), before.get("reason")) != now

@@ -1,0 +1,237 @@
+"""What users write: `Memory`, `MemoryProvider`, and the Composition's `MemoryInput`.
+
+The XRDs in `apis/` say the same to the API server, and a test compares the two, field by field.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from function.cache import ContentCache, content_of
+from function.errors import InvalidSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+GROUP = "memory.proompteng.ai"
+API_VERSION = f"{GROUP}/v1alpha1"
+
+# Crossplane keeps its own fields beside ours in the spec of a composite with a claim. They are none of our business.
+_MACHINERY = frozenset(
+    {
+        "claimRef",
+        "compositeDeletePolicy",
+        "compositionRef",
+        "compositionRevisionRef",
+        "compositionRevisionSelector",
+        "compositionSelector",
+        "compositionUpdatePolicy",
+        "crossplane",
+        "publishConnectionDetailsTo",
+        "resourceRefs",
+        "writeConnectionSecretToRef",
+    }
+)
+
+# Somebody may have pasted a password into these.
+_WITHHELD = {"host", "caBundle"}
+
+Name = Annotated[str, Field(min_length=1, max_length=253)]
+Namespace = Annotated[str, Field(min_length=1, max_length=63)]
+# Structured Kubernetes types that we pass on and never read.
+Passed = dict[str, Any]
+
+# The same spec comes with every call; a read one takes 5 kB.
+_read: ContentCache[Any] = ContentCache(512)
+
+
+class Model(BaseModel):
+    """Base of every model here: camelCase outside, immutable, and no field that nobody knows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+    @classmethod
+    def read(cls, raw: Mapping[str, Any], path: str = "spec") -> Self:
+        """Validate one object.
+
+        Raises:
+            InvalidSpec: With the path and value of every field that is wrong, at most three of them.
+        """
+        known: Self = _read.get(content_of({cls.__name__: dict(raw)}), lambda: cls._validated(raw, path))
+        return known
+
+    @classmethod
+    def _validated(cls, raw: Mapping[str, Any], path: str) -> Self:
+        try:
+            return cls.model_validate(raw)
+        except ValidationError as error:
+            raise _sentence(error, path) from None
+
+
+def _sentence(error: ValidationError, root: str) -> InvalidSpec:
+    """Pydantic's findings as one sentence; values of our specs hold no secrets, so they may be shown."""
+    findings = error.errors(include_url=False, include_context=False)
+    parts = [_finding(finding, root) for finding in findings[:3]]
+    if len(findings) > len(parts):
+        parts.append(f"and {len(findings) - len(parts)} more")
+    path, problem = parts[0].split(": ", 1)
+    return InvalidSpec(path, "; ".join([problem, *parts[1:]]))
+
+
+def _finding(finding: Any, root: str) -> str:
+    path = root
+    for step in finding["loc"]:
+        path += f"[{step}]" if isinstance(step, int) else f".{step}"
+    if finding["type"] == "extra_forbidden":
+        return f"{path}: this field is not known: remove it"
+    if finding["type"] == "missing":
+        return f"{path}: this field is required: set it"
+    shown = "this value" if set(finding["loc"]) & _WITHHELD else repr(finding["input"])
+    if len(shown) > 80:  # noqa: PLR2004 - a condition is read in a terminal
+        shown = shown[:77] + "..."
+    message = finding["msg"]
+    return f"{path}: {shown} is refused: {message[0].lower()}{message[1:]}"
+
+
+def spec_of(composite: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what the user wrote in a composite's spec, without what Crossplane keeps there."""
+    return {key: value for key, value in composite.get("spec", {}).items() if key not in _MACHINERY}
+
+
+class ProviderRef(Model):
+    """Which provider a Memory wants."""
+
+    name: Name
+    namespace: Namespace | None = None
+
+
+class Dataset(Model):
+    """Where a Memory's rows live."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?$", max_length=63)]
+    schema_: Annotated[str, Field(alias="schema", pattern=r"^[a-z_][a-z0-9_]{0,62}$", max_length=63)]
+
+
+class Embeddings(Model):
+    """The vector part of a Memory."""
+
+    enabled: bool = True
+    dimension: Annotated[int, Field(ge=1, le=16000)] = 1536
+    metric: Literal["cosine", "l2", "ip"] = "cosine"
+    storage: Literal["auto", "full", "half"] = "auto"
+
+
+class Access(Model):
+    """Who else may read."""
+
+    read_only_secret: bool = False
+
+
+class Memory(Model):
+    """The spec of a `Memory` claim (and its `XMemory`)."""
+
+    provider_ref: ProviderRef
+    dataset: Dataset
+    embeddings: Embeddings = Embeddings()
+    access: Access = Access()
+    search_config: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,62}$", max_length=63)] = "simple"
+    adopt: bool = False
+
+
+class Consumers(Model):
+    """Namespaces whose Memories may use a provider."""
+
+    # No default: it differs between a claimed provider (Same) and an unclaimed one (All).
+    from_: Annotated[Literal["Same", "All", "Names"] | None, Field(alias="from")] = None
+    names: Annotated[tuple[Namespace, ...], Field(max_length=256)] = ()
+
+
+class AllowedConsumers(Model):
+    """Who may use a provider."""
+
+    namespaces: Consumers = Consumers()
+
+
+class LocalRef(Model):
+    """A name in the namespace that the context gives."""
+
+    name: Name
+
+
+class Jobs(Model):
+    """How a provider's Jobs run."""
+
+    resources: Passed | None = None
+    node_selector: Annotated[dict[str, str] | None, Field(max_length=32)] = None
+    tolerations: Annotated[tuple[Passed, ...] | None, Field(max_length=32)] = None
+    image_pull_secrets: Annotated[tuple[LocalRef, ...] | None, Field(max_length=8)] = None
+    active_deadline_seconds: Annotated[int | None, Field(ge=60, le=86400)] = None
+    service_account_name: Name | None = None
+
+
+class NamespacedRef(Model):
+    """An object; without a namespace, in that of the claim."""
+
+    name: Name
+    namespace: Namespace | None = None
+
+
+class Postgres(Model):
+    """A PostgreSQL backend."""
+
+    cluster_ref: NamespacedRef | None = None
+    host: Annotated[str | None, Field(min_length=1, max_length=253)] = None
+    port: Annotated[int, Field(ge=1, le=65535)] = 5432
+    ssl_mode: Literal["disable", "require", "verify-ca", "verify-full"] = "verify-full"
+    ca_bundle: Annotated[str | None, Field(max_length=65536)] = None
+    database: Annotated[str, Field(min_length=1, max_length=63)] = "app"
+    enable_pg_vector: bool = True
+    extension_schema: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,62}$", max_length=63)] = "public"
+    connection_secret: NamespacedRef | None = None
+    connection_limit: Annotated[int | None, Field(ge=1, le=10000)] = None
+    # 2^31-1 ms is PostgreSQL's own limit, hence the digits.
+    statement_timeout: Annotated[
+        str | None,
+        Field(pattern=r"^([1-9][0-9]{0,8}ms|[1-9][0-9]{0,5}s|[1-9][0-9]{0,3}min|[1-9][0-9]?h)$", max_length=12),
+    ] = None
+
+
+class MemoryProvider(Model):
+    """The spec of a `MemoryProvider` claim (and its `XMemoryProvider`)."""
+
+    type: Literal["postgres"]
+    allowed_consumers: AllowedConsumers = AllowedConsumers()
+    jobs: Jobs = Jobs()
+    adoption: Literal["Require", "Allow", "Forbid"] = "Require"
+    postgres: Postgres | None = None
+
+
+class Migrations(Model):
+    """Which image the Jobs run, and which provisioning contract it fulfils."""
+
+    image: Annotated[str, Field(min_length=1)]
+    version: Annotated[int, Field(ge=1)] = 1
+
+
+class ClaimedProviders(Model):
+    """What a tenant's own provider may do beyond its namespace."""
+
+    allow_service_accounts: bool = False
+    allow_other_namespaces: bool = False
+
+
+class MemoryInput(Model):
+    """The `input` of the Composition's pipeline step."""
+
+    api_version: Literal["memory.fn.proompteng.ai/v1beta1"]
+    kind: Literal["MemoryInput"]
+    metadata: Passed = {}
+    delivery: Literal["Direct"] = "Direct"
+    migrations: Migrations
+    root_key: str = "root-key"
+    jobs: Jobs = Jobs()
+    provider_type: Literal["postgres"] | None = None
+    claimed_providers: ClaimedProviders = ClaimedProviders()

@@ -1,0 +1,162 @@
+"""Every resource key, object name and label. Nothing else in the code spells one."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from function.model import GROUP
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+RETRY_ANNOTATION = f"{GROUP}/retry"
+MANAGER = "function-memory"
+
+LABEL_CLAIM_NAME = "crossplane.io/claim-name"
+LABEL_CLAIM_NAMESPACE = "crossplane.io/claim-namespace"
+
+BINDING = "binding"
+BINDING_READER = "binding-reader"
+
+# Requirements, always asked for in this order.
+PROVIDER_CLAIMED = "provider-claimed"
+PROVIDER_SHARED = "provider-shared"
+
+_PROVISION_KEY = re.compile(r"^provision-([0-9a-f]{10})-([1-9][0-9]*)$")
+_REQUEST_KEY = re.compile(r"^request-([0-9a-f]{10})$")
+_OUR_KEY = re.compile(
+    r"^(binding|binding-reader|request-[0-9a-f]{10}|provision-[0-9a-f]{10}-[1-9][0-9]*|probe-[0-9a-f]{6}([0-9a-f]{4})?"
+    r"|(report|report-role|report-binding|service-account)-[0-9a-f]{6})$"
+)
+_LABEL_MAX = 63
+_NAME_MAX = 253
+
+
+def digest(*parts: str, length: int = 12) -> str:
+    """Hash parts that are told apart (a NUL joins them, and no part can hold one)."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:length]
+
+
+def bounded(text: str, limit: int = _NAME_MAX) -> str:
+    """Shorten a text to a limit; what is cut off goes into a hash, so that two long texts stay two."""
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit - 11].rstrip('-._')}-{digest(text, length=10)}"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who a Memory is, whatever its uid: `<claim namespace>/<claim name>`, or the composite's name without a claim."""
+
+    text: str
+
+    @cached_property
+    def id12(self) -> str:
+        """12 hex for the names of Kubernetes objects."""
+        return digest(self.text)
+
+    def roles(self, database: str) -> str:
+        """Prefix of the roles inside a backend: they are server-wide, so the database is part of it."""
+        return f"mem_{digest(self.text, database)}"
+
+
+def login(prefix: str, role: str, slot: str) -> str:
+    """Name a login role: `role` is `rw` or `ro`, `slot` is `a` or `b`."""
+    return f"{prefix}_{role}_{slot}"
+
+
+def request_key(content_hash: str) -> str:
+    """Key of the Secret that holds one request document."""
+    return f"request-{content_hash}"
+
+
+def provision_key(content_hash: str, attempt: int) -> str:
+    """Key of a provision Job. Its content is in the key because a key's object keeps its name for ever."""
+    return f"provision-{content_hash}-{attempt}"
+
+
+def parse_request_keys(keys: Iterable[str]) -> list[str]:
+    """Give the hashes of the request documents among some keys."""
+    return sorted(match[1] for match in map(_REQUEST_KEY.match, keys) if match)
+
+
+def parse_provision_key(key: str) -> tuple[str, int] | None:
+    """Give hash and attempt of a provision Job's key, None for any other key."""
+    match = _PROVISION_KEY.match(key)
+    return (match[1], int(match[2])) if match else None
+
+
+def placed(key: str, namespace: str) -> str:
+    """Put a short hash of the provider's job namespace into a key whose object would move with it.
+
+    Crossplane keeps the observed name *and namespace* of a key: under the same key the object would stay where it was.
+    """
+    return f"{key}-{digest('namespace', namespace, length=6)}"
+
+
+def is_ours(key: str) -> bool:
+    """Whether a resource key is one that this function writes; labels can be changed by others, keys cannot."""
+    return _OUR_KEY.match(key) is not None
+
+
+def probe_key(content_hash: str) -> str:
+    """Key of the Job that gives a provider's first answer."""
+    return f"probe-{content_hash}"
+
+
+def job(id12: str, content_hash: str, attempt: int) -> str:
+    """Name of a provision Job."""
+    return f"mem-{id12}-{content_hash}-{attempt}"
+
+
+def request(id12: str, content_hash: str) -> str:
+    """Name of the Secret with a Memory's request document."""
+    return f"mem-{id12}-{content_hash}"
+
+
+def report(id12: str) -> str:
+    """Name of the ConfigMap that a Memory's Jobs answer in, of its Role and of its RoleBinding."""
+    return f"mem-{id12}-report"
+
+
+def provider_object(provider: str, *suffix: str) -> str:
+    """Name of an object that belongs to a provider: ServiceAccount, probe, report."""
+    return "-".join([f"memory-provider-{digest('provider', provider)}", *suffix])
+
+
+def binding(owner: str) -> str:
+    """Name of the connection Secret of a claim (or of a composite without one)."""
+    return bounded(f"{owner}-memory", _NAME_MAX - len("-reader"))
+
+
+def binding_reader(secret: str) -> str:
+    """Name of the read-only Secret beside a connection Secret."""
+    return f"{secret}-reader"
+
+
+LABEL_KEYS = (
+    "app.kubernetes.io/name",
+    "app.kubernetes.io/component",
+    "app.kubernetes.io/managed-by",
+    f"{GROUP}/provider",
+    f"{GROUP}/claim-namespace",
+    f"{GROUP}/claim-name",
+)
+
+
+def labels(component: str, *, provider: str, claim: tuple[str, str] | None) -> dict[str, str]:
+    """Labels of every composed object. `claim` is namespace and name."""
+    made = {
+        "app.kubernetes.io/name": "memory",
+        "app.kubernetes.io/component": component,
+        "app.kubernetes.io/managed-by": MANAGER,
+        f"{GROUP}/provider": bounded(provider, _LABEL_MAX),
+    }
+    if claim:
+        made[f"{GROUP}/claim-namespace"] = claim[0]
+        made[f"{GROUP}/claim-name"] = bounded(claim[1], _LABEL_MAX)
+    return made

@@ -1,0 +1,266 @@
+"""A Memory in its backend: what to ask for there, and what to compose for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from function import conditions, names
+from function.credentials import Login, RootKey
+from function.plan import attempts, document, jobs
+from function.plan.answers import Answer
+from function.plan.kept import kept, ready_when_observed
+from function.resources import job, report, secret
+from function.resources.metadata import Owner
+from function.state import Manifest, Resource
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from function.backends.base import Backend
+    from function.conditions import Condition
+    from function.model import MemoryInput
+    from function.plan.attempts import Decision, Start
+    from function.plan.document import Document
+    from function.plan.lookup import Found
+    from function.plan.subject import Subject
+
+# Epochs (and with them the second slot) come with rotation.
+EPOCH = 0
+SLOT: Literal["a", "b"] = "a"
+
+
+@dataclass(frozen=True)
+class Home:
+    """A Memory in its backend: what to ask for there, and what to compose for it."""
+
+    subject: Subject
+    settings: MemoryInput
+    found: Found
+    backend: Backend
+    key: RootKey
+
+    @cached_property
+    def owner(self) -> Owner:
+        """Whose labels the objects carry."""
+        return Owner(self.found.provider.name, self.subject.claim, self.backend.namespace)
+
+    @cached_property
+    def prefix(self) -> str:
+        """Prefix of the roles in the backend."""
+        return self.subject.identity.roles(self.backend.place.database)
+
+    @cached_property
+    def document(self) -> Document:
+        """The request document for the current spec."""
+        subject = self.subject
+        body = {
+            **document.wishes(subject.spec),
+            "identity": subject.identity.text,
+            "uid": subject.uid,
+            "keyId": self.key.key_id,
+            "provider": self.backend.request(),
+            "logins": [self._login(slot) for slot in self.backend.logins(self.prefix, subject.spec, SLOT)],
+            "adoption": {"adopt": subject.spec.adopt, "policy": self.found.provider.spec.adoption},
+            "report": {"namespace": self.backend.namespace, "name": names.report(subject.identity.id12)},
+        }
+        retries = {"claim": subject.retry, "provider": self.found.provider.retry}
+        return document.finish(body, self.settings.migrations.version, retries)
+
+    def _login(self, slot: Any) -> dict[str, str]:
+        shown = {"name": slot.name, "role": slot.role, "slot": slot.slot, "state": slot.state}
+        if slot.state == "active":
+            shown["verifier"] = self._credential(slot.name).verifier(self.key)
+        return shown
+
+    def _credential(self, login: str) -> Login:
+        return Login(self.subject.identity.text, self.subject.uid, login, EPOCH)
+
+    @cached_property
+    def situation(self) -> attempts.Situation:
+        """What decides about the next attempt."""
+        status = self.found.provider.status
+        return attempts.Situation(
+            wanted=self.document.hash,
+            noted=self.subject.status.get("provision", {}),
+            provider_ready=provider_condition(self.found).status,
+            capabilities=tuple(status.get("capabilities", ())),
+            has_request=self._has_request,
+        )
+
+    def _has_request(self, content: str) -> bool:
+        observed = self.subject.inputs.observed.get(names.request_key(content))
+        return observed is not None and observed["metadata"].get("namespace") == self.backend.namespace
+
+    @cached_property
+    def _placed(self) -> dict[str, str]:
+        """Keys of objects that would move with the provider."""
+        keys = ("report", "report-role", "report-binding")
+        return {key: names.placed(key, self.backend.namespace) for key in keys}
+
+    @property
+    def is_handed_out(self) -> bool:
+        """Whether the Secrets that the spec asks for exist."""
+        has_reader = names.BINDING_READER in self.subject.inputs.observed
+        return self.subject.has_binding and (has_reader or not self.subject.spec.access.read_only_secret)
+
+    def resources(self, decision: Decision) -> dict[str, Resource]:
+        """Every composed resource, by key."""
+        observed = self.subject.inputs.observed
+        made = ready_when_observed(observed, {**self._report(), **self._bindings(decision)})
+        return {**made, **self._jobs(decision)}
+
+    def _report(self) -> dict[str, Manifest]:
+        name, keys = names.report(self.subject.identity.id12), self._placed
+        account = jobs.service_account(self.settings, self.found.provider)
+        return {
+            keys["report"]: report.configmap(self.owner, name),
+            keys["report-role"]: report.role(self.owner, name),
+            keys["report-binding"]: report.role_binding(self.owner, name, account),
+        }
+
+    def _jobs(self, decision: Decision) -> dict[str, Resource]:
+        """The Jobs that stay, the one that starts, and the request document of each."""
+        observed, wanted = self.subject.inputs.observed, self.document.hash
+        made: dict[str, Resource] = {}
+        for each in decision.kept:
+            if each.hash != wanted:
+                made |= kept(observed, names.request_key(each.hash))
+            made |= kept(observed, each.key, ready=each.state.phase == "Complete")
+        start = decision.start
+        if decision.phase != "Complete":
+            # A Job that is not observed at this moment may run, and mount its document.
+            for content in names.parse_request_keys(observed):
+                made |= kept(observed, names.request_key(content))
+        if start:
+            made[names.provision_key(start.hash, start.number)] = Resource(self._job(start), ready=False)
+        if (start and start.hash == wanted) or any(each.hash == wanted for each in decision.kept):
+            # Written anew, not projected: a rotated CA reaches the next Job this way.
+            key = names.request_key(wanted)
+            made[key] = Resource(self._request(), ready=key in observed)
+        return made
+
+    def _request(self) -> Manifest:
+        name = names.request(self.subject.identity.id12, self.document.hash)
+        return secret.request(self.owner, name, self.document.text, self.backend.ca)
+
+    def _job(self, start: Start) -> Manifest:
+        id12, content = self.subject.identity.id12, start.hash
+        task = jobs.task(
+            "provision",
+            self.settings,
+            self.found.provider,
+            request=names.request(id12, content),
+            admin=self.backend.admin_secret,
+            ca=names.request(id12, content) if self.backend.ca else None,
+        )
+        return job.job(self.owner, names.job(id12, content, start.number), task)
+
+    def _bindings(self, decision: Decision) -> dict[str, Manifest]:
+        """The Secrets of the applied state: they change only when the Job for the new one is complete."""
+        observed = self.subject.inputs.observed
+        if decision.phase != "Complete":
+            keys = (names.BINDING, names.BINDING_READER)
+            return {key: each.body for name in keys for key, each in kept(observed, name).items()}
+        namespace, name = self.subject.binding_ref(self.backend.namespace)
+        made = {}
+        if not self.subject.own_ref:
+            made[names.BINDING] = secret.binding(self.owner, name, namespace, self._entries("rw"))
+        if self.subject.spec.access.read_only_secret:
+            reader = names.binding_reader(name)
+            made[names.BINDING_READER] = secret.binding(self.owner, reader, namespace, self._entries("ro"))
+        return made
+
+    def _entries(self, role: Literal["rw", "ro"]) -> Mapping[str, str]:
+        login = names.login(self.prefix, role, SLOT)
+        return self.backend.binding(self.subject.spec, login, self._credential(login).password(self.key))
+
+    def connection_details(self, decision: Decision) -> Mapping[str, bytes]:
+        """What Crossplane is to write, for a composite without a claim that names a Secret.
+
+        Crossplane writes that Secret on every reconcile, under a type of its own: we cannot compose the same one.
+        """
+        if not self.subject.own_ref:
+            return {}
+        if decision.phase != "Complete":
+            return self.subject.inputs.connection_details
+        return {key: value.encode() for key, value in self._entries("rw").items()}
+
+    def conditions(self, decision: Decision) -> tuple[Condition, ...]:
+        """Credentials and provisioning, as they stand."""
+        credentials, here = self._credentials(decision), self.backend.namespace
+        if decision.phase == "Complete":
+            return credentials, conditions.provisioned(self._job_name(decision), here)
+        if decision.phase == "Running" or decision.subject is None:
+            at = decision.start or decision.subject
+            current = at is not None and at.hash == self.document.hash
+            return credentials, conditions.provisioning(self._job_name(decision), here, current=current)
+        state = decision.subject.state
+        reason = attempts.failure_reason(state)
+        explained = conditions.job_failed(reason, state.message, self._job_name(decision), here)
+        return credentials, conditions.not_provisioned(reason, self._answer.message or explained)
+
+    def _credentials(self, decision: Decision) -> Condition:
+        namespace, name = self.subject.binding_ref(self.backend.namespace)
+        if self.subject.has_binding:
+            return conditions.credentials_ready(name, namespace)
+        if decision.phase == "Complete":
+            return conditions.waiting_for_secret(name, namespace)
+        return conditions.waiting_for_backend()
+
+    def _job_name(self, decision: Decision) -> str:
+        at = decision.start or decision.subject
+        return names.job(self.subject.identity.id12, at.hash, at.number) if at else ""
+
+    @cached_property
+    def _answer(self) -> Answer:
+        """What the Job for the current spec reported."""
+        observed = self.subject.inputs.observed.get(self._placed["report"])
+        return Answer.read(observed, "provision", self.document.hash)
+
+    def status(self, decision: Decision) -> dict[str, Any]:
+        """The status: what is applied changes only with a complete Job."""
+        noted = dict(self.subject.status)
+        note = attempts.noted(decision, self.situation, self._job_name(decision))
+        noted |= {"provider": self.found.pin(self.backend.place), "provision": dict(note), "delivery": "Direct"}
+        if decision.phase == "Complete":
+            noted |= self._applied()
+            if not self.subject.spec.access.read_only_secret:
+                noted.pop("readerSecretRef", None)
+        return noted
+
+    def _applied(self) -> dict[str, Any]:
+        place, spec = self.backend.place, self.subject.spec
+        applied: dict[str, Any] = {
+            "providerType": self.found.provider.spec.type,
+            "endpoint": place.endpoint,
+            "database": place.database,
+            "schema": spec.dataset.schema_,
+            "credentials": {"epoch": EPOCH, "slot": SLOT, "keyId": self.key.key_id},
+        }
+        if self._answer.modules:
+            applied["modules"] = [each.model_dump() for each in self._answer.modules]
+        return applied | self._refs()
+
+    def _refs(self) -> dict[str, Any]:
+        """Secrets that really exist."""
+        namespace, name = self.subject.binding_ref(self.backend.namespace)
+        refs: dict[str, Any] = {}
+        if self.subject.has_binding:
+            refs = {"connectionSecretRef": {"name": name, "namespace": namespace}, "binding": {"name": name}}
+        if self.subject.spec.access.read_only_secret and names.BINDING_READER in self.subject.inputs.observed:
+            refs["readerSecretRef"] = {"name": names.binding_reader(name), "namespace": namespace}
+        return refs
+
+
+def provider_condition(found: Found) -> Condition:
+    """A provider that does not answer holds nothing up: the Job waits for the backend by itself."""
+    title = found.provider.title
+    probed = conditions.observed({"status": found.provider.status}, conditions.BACKEND_READY)
+    if probed is None:
+        detail = f'it has not been probed yet; see BackendReady of XMemoryProvider "{found.provider.name}"'
+        return conditions.provider_not_ready(title, detail)
+    if probed.get("status") != "True":
+        return conditions.provider_not_ready(title, probed.get("message") or probed.get("reason", ""))
+    return conditions.provider_available(title)

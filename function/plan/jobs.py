@@ -1,0 +1,44 @@
+"""How a provider's Jobs run: the Composition's defaults, and what the provider says over them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from function import names
+from function.resources.job import Task
+
+if TYPE_CHECKING:
+    from function.model import Jobs, MemoryInput
+    from function.state import Provider
+
+
+def settings_of(settings: MemoryInput, provider: Provider) -> Jobs:
+    """The provider's fields over the Composition's."""
+    given = provider.spec.jobs.model_dump(exclude_none=True)
+    return settings.jobs.model_copy(update={name: getattr(provider.spec.jobs, name) for name in given})
+
+
+def service_account(settings: MemoryInput, provider: Provider) -> str:
+    """The account that the Jobs run as: a named one, or that which the provider composes."""
+    return settings_of(settings, provider).service_account_name or names.provider_object(provider.name)
+
+
+def task(  # noqa: PLR0913 - each is another Secret, and all are names
+    command: Literal["provision", "probe"],
+    settings: MemoryInput,
+    provider: Provider,
+    *,
+    request: str,
+    admin: str,
+    ca: str | None,
+) -> Task:
+    """Give one run of the migrations image."""
+    return Task(
+        command=command,
+        image=settings.migrations.image,
+        jobs=settings_of(settings, provider),
+        service_account=service_account(settings, provider),
+        request=request,
+        admin=admin,
+        ca=ca,
+    )

@@ -1,0 +1,108 @@
+"""The plan for an `XMemory`: find the provider, prepare its backend by one Job, hand out the binding."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from function import conditions
+from function.backends import backend_of
+from function.conditions import Blocked
+from function.credentials import KeyRing
+from function.errors import InvalidSpec
+from function.model import Memory, MemoryInput, spec_of
+from function.plan import attempts, lookup
+from function.plan.home import Home, provider_condition
+from function.plan.kept import CONVERGING_SECONDS, STABLE_SECONDS, events, project_kept
+from function.plan.subject import STATUS, Subject
+from function.state import Plan
+
+if TYPE_CHECKING:
+    from function.conditions import Condition
+    from function.credentials import RootKey
+    from function.plan.lookup import Found
+    from function.state import Inputs, Requirement
+
+
+def compose(inputs: Inputs) -> Plan:
+    """Plan one Memory; what is missing or wrong is a condition, and removes nothing."""
+    try:
+        subject = Subject(inputs, Memory.read(spec_of(inputs.composite)))
+    except InvalidSpec as error:
+        problem = conditions.not_provisioned("BadRequest", str(error))
+        return project_kept(inputs, STATUS, (problem,))
+    asked = lookup.requirements(subject.spec.provider_ref, subject.namespace)
+    if any(each.name not in inputs.required for each in asked):
+        return project_kept(inputs, STATUS, requirements=asked, ttl_seconds=0, ready=subject.serves())
+    try:
+        settings = MemoryInput.read(inputs.settings, "input")
+    except InvalidSpec as error:
+        return Plan(fatal=f"cannot read the Composition's {error}", requirements=asked)
+    found: list[Condition] = []
+    try:
+        return _compose(subject, settings, asked, found)
+    except Blocked as blocked:
+        stands = (*found, blocked.condition, *_what_waits(subject, blocked.condition))
+        return project_kept(inputs, STATUS, stands, requirements=asked, ready=subject.serves())
+
+
+def _what_waits(subject: Subject, blocked: Condition) -> tuple[Condition, ...]:
+    """A home that was made for another spec is not what is asked for now, whatever was said of it then."""
+    if blocked.type == conditions.PROVISIONED or not subject.has_home or subject.serves():
+        return ()
+    return (conditions.not_provisioned("Running", f"the changed spec waits for {blocked.type}"),)
+
+
+def _compose(subject: Subject, settings: MemoryInput, asked: tuple[Requirement, ...], said: list[Condition]) -> Plan:
+    """Plan with everything at hand; conditions that hold already go to `said` in case the rest is blocked."""
+    provider = _provider(subject, settings)
+    said.append(provider_condition(provider))
+    home = Home(subject, settings, provider, backend_of(provider.provider), _root_key(subject, settings))
+    refusal = home.backend.refusal(subject.spec)
+    if refusal:
+        raise Blocked(conditions.not_provisioned("ModuleUnsupported", refusal))
+    decision = attempts.decide(subject.attempts, home.situation)
+    resources = home.resources(decision)
+    stands = (*said, *home.conditions(decision))
+    ready = decision.phase == "Complete" and home.is_handed_out
+    return Plan(
+        resources=resources,
+        conditions=stands,
+        status=home.status(decision),
+        ready=ready,
+        events=events(subject.inputs, stands),
+        requirements=asked,
+        connection_details=home.connection_details(decision),
+        ttl_seconds=STABLE_SECONDS if all(each.status for each in stands) and ready else CONVERGING_SECONDS,
+    )
+
+
+def _provider(subject: Subject, settings: MemoryInput) -> Found:
+    """Find, check, hold and admit; the order decides what a user is told first."""
+    wish = subject.wish(settings.provider_type)
+    found = lookup.find(subject.inputs.required, wish)
+    lookup.admit(found.provider, subject.namespace)
+    backend = backend_of(found.provider)
+    try:
+        backend.check(settings.claimed_providers)
+        lookup.hold(found, backend.place, wish)
+        _ = backend.ca
+    except InvalidSpec as error:
+        raise Blocked(conditions.provider_invalid(found.provider.title, str(error))) from None
+    except LookupError as error:
+        raise Blocked(conditions.provider_not_ready(found.provider.title, str(error))) from None
+    return found
+
+
+def _root_key(subject: Subject, settings: MemoryInput) -> RootKey:
+    """The key that the applied passwords come from while somebody knows it, else the current one."""
+    data = subject.inputs.credentials.get(settings.root_key)
+    if data is None:
+        raise Blocked(conditions.root_key_missing(conditions.no_root_key(settings.root_key)))
+    try:
+        ring = KeyRing.read(settings.root_key, data)
+    except InvalidSpec as error:
+        raise Blocked(conditions.root_key_missing(str(error))) from None
+    key = ring.known_as(subject.key_id) if subject.key_id else ring.current
+    if key is None:
+        raise Blocked(conditions.unknown_root_key(subject.key_id))
+    return key

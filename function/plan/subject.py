@@ -1,0 +1,137 @@
+"""An `XMemory` as it is observed: who it is, and what was noted on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from function import names
+from function.plan import attempts, document, lookup
+
+if TYPE_CHECKING:
+    from function.model import Memory
+    from function.state import Inputs
+
+STATUS = (
+    "providerType",
+    "endpoint",
+    "database",
+    "schema",
+    "connectionSecretRef",
+    "binding",
+    "readerSecretRef",
+    "provider",
+    "delivery",
+    "provision",
+    "modules",
+    "credentials",
+)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The composite: who it is, and what was noted on it."""
+
+    inputs: Inputs
+    spec: Memory
+
+    @cached_property
+    def claim(self) -> tuple[str, str] | None:
+        """Namespace and name of the claim."""
+        ref = self.inputs.composite["spec"].get("claimRef")
+        return (ref["namespace"], ref["name"]) if ref else None
+
+    @property
+    def namespace(self) -> str | None:
+        """The claim's namespace."""
+        return self.claim[0] if self.claim else None
+
+    @property
+    def name(self) -> str:
+        """The claim's name, or the composite's own."""
+        return self.claim[1] if self.claim else str(self.inputs.composite["metadata"]["name"])
+
+    @cached_property
+    def identity(self) -> names.Identity:
+        """Who it is, whatever its uid."""
+        return names.Identity("/".join(self.claim) if self.claim else self.name)
+
+    @property
+    def uid(self) -> str:
+        """The composite's uid; a claim that is made again has another one."""
+        return str(self.inputs.composite["metadata"].get("uid", ""))
+
+    @property
+    def retry(self) -> str:
+        """Value of the retry annotation, which Crossplane copies from the claim."""
+        return str(self.inputs.composite["metadata"].get("annotations", {}).get(names.RETRY_ANNOTATION, ""))
+
+    @cached_property
+    def status(self) -> dict[str, Any]:
+        """Our part of the status, as noted by the last call."""
+        noted = self.inputs.composite.get("status", {})
+        return {key: noted[key] for key in STATUS if key in noted}
+
+    @cached_property
+    def attempts(self) -> tuple[attempts.Attempt, ...]:
+        """Its provision Jobs."""
+        return attempts.read(self.inputs.observed)
+
+    @cached_property
+    def applied(self) -> dict[str, Any]:
+        """The request document that the backend was prepared by last; empty when it is not observed."""
+        done = attempts.last_complete(self.attempts)
+        return document.read(self.inputs.observed.get(names.request_key(done.hash))) if done else {}
+
+    @property
+    def has_binding(self) -> bool:
+        """Whether the app has its Secret."""
+        return names.BINDING in self.inputs.observed or bool(self.inputs.connection_details)
+
+    @property
+    def has_home(self) -> bool:
+        """Whether a backend holds its data; any evidence counts, so that losing one piece moves nothing."""
+        return bool(self.status.get("credentials") or self.has_binding or attempts.last_complete(self.attempts))
+
+    @property
+    def key_id(self) -> str:
+        """Which root key the applied passwords come from, "" before there are any; a lost status is no new start."""
+        noted = self.status.get("credentials", {}).get("keyId") or self.applied.get("keyId") or ""
+        return str(noted)
+
+    def wish(self, only_type: str | None = None) -> lookup.Wish:
+        """Who wants which provider; where the status is lost, the applied document still says which server it was."""
+        pinned = self.status.get("provider") or _server(self.applied.get("provider"))
+        return lookup.Wish(self.spec.provider_ref, self.namespace, pinned, self.has_home, only_type)
+
+    @cached_property
+    def own_ref(self) -> tuple[str, str] | None:
+        """Namespace and name of the Secret that Crossplane itself writes for a composite without a claim."""
+        ref = self.inputs.composite["spec"].get("writeConnectionSecretToRef")
+        return (ref["namespace"], ref["name"]) if ref and self.claim is None else None
+
+    def binding_ref(self, job_namespace: str) -> tuple[str, str]:
+        """Namespace and name of the connection Secret; one that is there keeps both, whatever its provider does."""
+        if self.own_ref:
+            return self.own_ref
+        if self.claim:
+            return self.claim[0], names.binding(self.name)
+        there = self.inputs.observed.get(names.BINDING, {}).get("metadata", {})
+        return there.get("namespace", job_namespace), there.get("name", names.binding(self.name))
+
+    def serves(self) -> bool:
+        """Whether the backend, as it was prepared last, is what the spec asks for; asked when inputs are missing."""
+        logins = self.applied.get("logins")
+        if not isinstance(logins, list) or not self.has_binding or not self.wish().is_pinned:
+            return False
+        reading = [each for each in logins if isinstance(each, dict) and each.get("role") == "reader"]
+        has_reader = any(each.get("state") == "active" for each in reading)
+        same = all(self.applied.get(key) == value for key, value in document.wishes(self.spec).items())
+        return same and has_reader == self.spec.access.read_only_secret
+
+
+def _server(provider: Any) -> dict[str, Any]:
+    if not isinstance(provider, dict):
+        return {}
+    return {key: provider[key] for key in lookup.SERVER if key in provider}

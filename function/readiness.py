@@ -1,0 +1,59 @@
+"""What an observed object says of itself: one predicate a kind."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# "Container c for pod ns/name failed with exit code 11 matching FailJob rule at index 0": the code is nowhere else.
+_EXIT_CODE = re.compile(r"failed with exit code (\d+) matching")
+
+
+@dataclass(frozen=True)
+class JobState:
+    """How a Job stands.
+
+    Attributes:
+        phase: Running until the Job controller has said otherwise.
+        exit_code: Of the container that failed the Job, when a podFailurePolicy rule matched.
+        reason: The Failed condition's reason (PodFailurePolicy, DeadlineExceeded, BackoffLimitExceeded).
+        message: The Failed condition's message.
+        finished: RFC 3339 time of the end, "" while running; sorts as text.
+    """
+
+    phase: Literal["Running", "Complete", "Failed"]
+    exit_code: int | None = None
+    reason: str = ""
+    message: str = ""
+    finished: str = ""
+
+
+def job(observed: Mapping[str, Any]) -> JobState:
+    """Read `Complete` and `Failed`; `SuccessCriteriaMet` and `FailureTarget` come earlier, while pods still run."""
+    for condition in observed.get("status", {}).get("conditions", ()):
+        if condition.get("status") != "True":
+            continue
+        finished = condition.get("lastTransitionTime", "")
+        if condition.get("type") == "Complete":
+            return JobState("Complete", finished=finished)
+        if condition.get("type") == "Failed":
+            message = condition.get("message", "")
+            code = _EXIT_CODE.search(message)
+            return JobState("Failed", int(code[1]) if code else None, condition.get("reason", ""), message, finished)
+    return JobState("Running")
+
+
+def cronjob_is_stale(observed: Mapping[str, Any]) -> bool:
+    """Whether the last scheduled run neither succeeded nor is still going on; there is no clock to ask."""
+    status = observed.get("status", {})
+    scheduled = status.get("lastScheduleTime", "")
+    return not status.get("active") and bool(scheduled > status.get("lastSuccessfulTime", ""))
+
+
+def exists(observed: Mapping[str, Any], key: str) -> bool:
+    """Secrets, ConfigMaps, ServiceAccounts and RBAC work as soon as they are there."""
+    return key in observed

@@ -1,0 +1,1 @@
+"""One pure builder per composed kind: plain arguments in, a manifest out."""

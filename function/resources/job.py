@@ -1,0 +1,152 @@
+"""Jobs and CronJobs that run the migrations image, under Pod Security *restricted*."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from function.conditions import PERMANENT_EXIT_CODES, TRANSIENT_EXIT_CODES
+from function.resources.secret import CA_FILE, REQUEST_FILE
+
+if TYPE_CHECKING:
+    from function.model import Jobs
+    from function.resources.metadata import Owner
+
+CONTAINER = "migrations"
+MOUNT = "/memory"
+PROBE_SCHEDULE = "*/5 * * * *"
+PROBE_DEADLINE_SECONDS = 120
+_DEFAULT_DEADLINE_SECONDS = 900
+_DEFAULT_RESOURCES = {
+    "requests": {"cpu": "50m", "memory": "96Mi"},
+    "limits": {"cpu": "1", "memory": "256Mi"},
+}
+_UID = 65532
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run of the migrations image.
+
+    Attributes:
+        command: Its command, `provision` or `probe`.
+        image: The image.
+        jobs: The provider's wishes, over the Composition's.
+        service_account: Whose token writes the report.
+        request: Name of the Secret with the request document.
+        admin: Name of the Secret with the admin's login.
+        ca: Secret with the backend's CA when it is not the request's own; None otherwise.
+    """
+
+    command: str
+    image: str
+    jobs: Jobs
+    service_account: str
+    request: str
+    admin: str
+    ca: str | None = None
+
+    @property
+    def deadline(self) -> int:
+        """Seconds that a run may take."""
+        if self.command == "probe":
+            return PROBE_DEADLINE_SECONDS
+        return self.jobs.active_deadline_seconds or _DEFAULT_DEADLINE_SECONDS
+
+
+def job(owner: Owner, name: str, task: Task) -> dict[str, Any]:
+    """Give a Job that runs a task once. It has no TTL: Crossplane would make it again for ever."""
+    metadata = owner.metadata(name, task.command)
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": _job_spec(owner, task)}
+
+
+def cronjob(owner: Owner, name: str, task: Task) -> dict[str, Any]:
+    """Give a CronJob that runs a task every five minutes, never two at once."""
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "metadata": owner.metadata(name, task.command),
+        "spec": {
+            "schedule": PROBE_SCHEDULE,
+            "concurrencyPolicy": "Forbid",
+            "successfulJobsHistoryLimit": 1,
+            "failedJobsHistoryLimit": 1,
+            "startingDeadlineSeconds": 200,
+            "jobTemplate": {"metadata": {"labels": owner.labels(task.command)}, "spec": _job_spec(owner, task)},
+        },
+    }
+
+
+def _job_spec(owner: Owner, task: Task) -> dict[str, Any]:
+    once = task.command == "probe"
+    return {
+        "backoffLimit": 0 if once else 4,
+        "activeDeadlineSeconds": task.deadline,
+        "podFailurePolicy": {"rules": _failure_rules()},
+        "template": {"metadata": {"labels": owner.labels(task.command)}, "spec": _pod_spec(task)},
+    }
+
+
+def _failure_rules() -> list[dict[str, Any]]:
+    # An evicted pod says nothing about the spec. The other codes do, or (30, 31) have waited for the whole deadline
+    # inside the process: another pod of the same Job would not get the time to do better, and the code would be lost.
+    codes = [*PERMANENT_EXIT_CODES, *TRANSIENT_EXIT_CODES]
+    return [
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        {"action": "FailJob", "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": codes}},
+    ]
+
+
+def _pod_spec(task: Task) -> dict[str, Any]:
+    spec: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "serviceAccountName": task.service_account,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": _UID,
+            "runAsGroup": _UID,
+            "fsGroup": _UID,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(task)],
+        "volumes": [{"name": "memory", "projected": {"defaultMode": 0o440, "sources": _sources(task)}}],
+    }
+    jobs = task.jobs
+    if jobs.node_selector:
+        spec["nodeSelector"] = dict(jobs.node_selector)
+    if jobs.tolerations:
+        spec["tolerations"] = list(jobs.tolerations)
+    if jobs.image_pull_secrets:
+        spec["imagePullSecrets"] = [{"name": ref.name} for ref in jobs.image_pull_secrets]
+    return spec
+
+
+def _container(task: Task) -> dict[str, Any]:
+    return {
+        "name": CONTAINER,
+        "image": task.image,
+        "command": ["python", "-m", "migrations"],
+        "args": [task.command],
+        "env": [{"name": "MEMORY_DEADLINE_SECONDS", "value": str(task.deadline)}],
+        "resources": task.jobs.resources or _DEFAULT_RESOURCES,
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [{"name": "memory", "mountPath": MOUNT, "readOnly": True}],
+    }
+
+
+def _sources(task: Task) -> list[dict[str, Any]]:
+    """Files under /memory. Keys are mounted by name: a CA Secret of CloudNativePG holds the CA's private key too."""
+    request = [{"key": REQUEST_FILE, "path": REQUEST_FILE}]
+    admin = [{"key": key, "path": f"admin/{key}"} for key in ("username", "password")]
+    sources = [_source(task.request, request), _source(task.admin, admin)]
+    if task.ca:
+        sources.append(_source(task.ca, [{"key": CA_FILE, "path": f"tls/{CA_FILE}"}]))
+    return sources
+
+
+def _source(secret: str, items: list[dict[str, str]]) -> dict[str, Any]:
+    return {"secret": {"name": secret, "items": items}}

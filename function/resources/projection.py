@@ -1,0 +1,109 @@
+"""Observed objects as the function would have written them.
+
+What is not desired is deleted, so an object whose inputs are missing is emitted again. Only what builders write may
+come back: with a server's additions the function would own them, and a Job with the `selector` or the `controller-uid`
+labels that the server gave it can never be applied again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from function import names
+from function.cache import ContentCache, content_of
+from function.resources.secret import SECRET_KEYS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# A mask says which fields builders write: `WHOLE` takes a value as it is, a dict descends, a one-element list does so
+# for every element.
+WHOLE = None
+_projected: ContentCache[dict[str, Any]] = ContentCache(256)
+Mask = dict[str, Any]
+
+_LABELS: Mask = dict.fromkeys(names.LABEL_KEYS, WHOLE)
+_METADATA: Mask = {"name": WHOLE, "namespace": WHOLE, "labels": _LABELS}
+_FILES: Mask = {"secret": {"name": WHOLE, "items": [{"key": WHOLE, "path": WHOLE}]}}
+_POD: Mask = {
+    "restartPolicy": WHOLE,
+    "serviceAccountName": WHOLE,
+    "securityContext": WHOLE,
+    "containers": [
+        {
+            "name": WHOLE,
+            "image": WHOLE,
+            "command": WHOLE,
+            "args": WHOLE,
+            "env": [{"name": WHOLE, "value": WHOLE}],
+            "resources": WHOLE,
+            "securityContext": WHOLE,
+            "volumeMounts": [{"name": WHOLE, "mountPath": WHOLE, "readOnly": WHOLE}],
+        }
+    ],
+    "volumes": [{"name": WHOLE, "projected": {"defaultMode": WHOLE, "sources": [_FILES]}}],
+    "nodeSelector": WHOLE,
+    "tolerations": WHOLE,
+    "imagePullSecrets": [{"name": WHOLE}],
+}
+_JOB: Mask = {
+    "backoffLimit": WHOLE,
+    "activeDeadlineSeconds": WHOLE,
+    "podFailurePolicy": {
+        "rules": [
+            {
+                "action": WHOLE,
+                "onPodConditions": [{"type": WHOLE, "status": WHOLE}],
+                "onExitCodes": {"containerName": WHOLE, "operator": WHOLE, "values": WHOLE},
+            }
+        ]
+    },
+    "template": {"metadata": {"labels": _LABELS}, "spec": _POD},
+}
+_CRONJOB: Mask = {
+    "schedule": WHOLE,
+    "concurrencyPolicy": WHOLE,
+    "successfulJobsHistoryLimit": WHOLE,
+    "failedJobsHistoryLimit": WHOLE,
+    "startingDeadlineSeconds": WHOLE,
+    "jobTemplate": {"metadata": {"labels": _LABELS}, "spec": _JOB},
+}
+_MASKS: Mapping[str, Mask] = {
+    "Job": {"spec": _JOB},
+    "CronJob": {"spec": _CRONJOB},
+    "Secret": {"type": WHOLE, "data": dict.fromkeys(SECRET_KEYS, WHOLE)},
+    "ConfigMap": {},
+    "ServiceAccount": {},
+    "Role": {
+        "rules": [{"apiGroups": WHOLE, "resources": WHOLE, "resourceNames": WHOLE, "verbs": WHOLE}],
+    },
+    "RoleBinding": {
+        "roleRef": {"apiGroup": WHOLE, "kind": WHOLE, "name": WHOLE},
+        "subjects": [{"kind": WHOLE, "name": WHOLE, "namespace": WHOLE}],
+    },
+}
+
+
+def project(observed: Mapping[str, Any]) -> dict[str, Any]:
+    """Give an observed object as a builder of this package wrote it, nothing that a server added."""
+    return _projected.get(content_of(observed), lambda: _project(observed))
+
+
+def _project(observed: Mapping[str, Any]) -> dict[str, Any]:
+    mask = {"apiVersion": WHOLE, "kind": WHOLE, "metadata": _METADATA, **_MASKS[observed["kind"]]}
+    kept: dict[str, Any] = _masked(observed, mask)
+    return kept
+
+
+def is_known(kind: str) -> bool:
+    """Whether this package writes objects of a kind."""
+    return kind in _MASKS
+
+
+def _masked(value: Any, mask: Any) -> Any:
+    if mask is WHOLE:
+        return value
+    if isinstance(mask, list):
+        return [_masked(element, mask[0]) for element in value]
+    # Some servers write out fields that have no value.
+    return {key: _masked(value[key], below) for key, below in mask.items() if value.get(key) is not None}

@@ -1,0 +1,41 @@
+"""Secrets: the request document that Jobs mount, and the binding that apps mount."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from function.resources.metadata import Owner
+
+# The same type for every backend: a Secret's type cannot change, and a Memory may move.
+BINDING_TYPE = "servicebinding.io/memory"
+REQUEST_FILE = "request.json"
+CA_FILE = "ca.crt"
+# Every key that a Secret of ours may have; what others add to one is theirs.
+SECRET_KEYS = (
+    *(REQUEST_FILE, CA_FILE),
+    *("type", "provider", "endpoint", "host", "port", "database", "schema", "username", "password", "uri", "sslmode"),
+    *("certificates", "dataset", "dimension", "metric", "contract"),
+)
+
+
+def request(owner: Owner, name: str, document: str, ca: str | None) -> dict[str, Any]:
+    """Give the Secret with a request document and, beside it and outside its hash, the backend's CA."""
+    data = {REQUEST_FILE: document}
+    if ca:
+        data[CA_FILE] = ca
+    return _secret(owner.metadata(name, "request"), "Opaque", data)
+
+
+def binding(owner: Owner, name: str, namespace: str, entries: Mapping[str, str]) -> dict[str, Any]:
+    """Give a connection Secret whose keys follow servicebinding.io."""
+    return _secret(owner.metadata(name, "binding", namespace), BINDING_TYPE, entries)
+
+
+def _secret(metadata: dict[str, Any], kind: str, entries: Mapping[str, str]) -> dict[str, Any]:
+    # `data`, not `stringData`: the API server never gives stringData back, so it could not be projected.
+    data = {key: b64encode(value.encode()).decode() for key, value in entries.items()}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": kind, "data": data}
