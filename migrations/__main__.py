@@ -1,0 +1,105 @@
+"""`python -m migrations <command>`: reads the request, does the work, answers with exit code and report."""
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NoReturn
+
+from migrations import log, report, termination
+from migrations.deadline import DEFAULT_SECONDS, Deadline
+from migrations.errors import Code, CommandError
+from migrations.postgres.connection import Admin
+from migrations.postgres.probe import probe
+from migrations.postgres.provision import provision
+from migrations.report import Report
+from migrations.request import ProbeRequest, ProvisionRequest, parse, read_document, read_file
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse exits 2, which is Python's own code as well: a Job could not tell one from the other."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(Code.USAGE, f"{self.prog}: {message}\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Returns:
+        The exit code, see `migrations.errors.Code`; `probe` gives 0 whenever it could write its answer.
+    """
+    parser = _Parser(prog="python -m migrations", description="Prepares a backend for one Memory.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    commands.add_parser("provision", help="make the home of a Memory what its request says")
+    commands.add_parser("probe", help="say what the backend is and what it lets us do")
+    command = parser.parse_args(arguments).command
+    raw: Any = None
+    try:
+        directory = Path(os.environ.get("MEMORY_DIR", "/memory"))
+        raw = read_document(directory)
+        answer = _probe(raw, directory) if command == "probe" else _provision(raw, directory)
+    except CommandError as error:
+        answer = _failed(raw, error)
+    except Exception as error:  # noqa: BLE001  whatever it is, the function must hear of it
+        # Without the exception's own text, which may quote a statement or a row.
+        log.write("unexpected error", error=type(error).__name__, where=traceback.format_tb(error.__traceback__))
+        message = f"unexpected {type(error).__name__}: this is a fault of the migrations image, see the Job's log"
+        answer = _failed(raw, CommandError(Code.JOB_FAILED, message))
+    written = report.publish(command, answer.to_json(), _target(raw))
+    if command == "probe":
+        return Code.SUCCEEDED if written else Code.JOB_FAILED
+    return answer.code
+
+
+def _provision(raw: Any, directory: Path) -> Report:
+    deadline = _deadline()
+    request = parse(raw, ProvisionRequest)
+    done = provision(request, Admin.load(request.provider, directory), deadline)
+    return Report(request.hash, Code.SUCCEEDED, f'schema "{request.dataset.home}" is ready', details=asdict(done))
+
+
+def _probe(raw: Any, directory: Path) -> Report:
+    request = parse(raw, ProbeRequest)
+    admin = Admin.load(request.provider, directory)
+    facts, error = probe(request, admin)
+    details = {
+        "server": facts.described() if facts else {"version": "", "capabilities": []},
+        "caBundle": read_file(admin.ca) if admin.ca else "",
+    }
+    if error:
+        return Report(request.hash, error.code, error.message, sqlstate=error.sqlstate, details=details)
+    return Report(request.hash, Code.SUCCEEDED, f"{admin.server} is ready for Memories", details=details)
+
+
+def _failed(raw: Any, error: CommandError) -> Report:
+    return Report(_text(raw, "hash"), error.code, error.message, error.migration, error.sqlstate)
+
+
+def _target(raw: Any) -> tuple[str, str] | None:
+    """Reads where the report goes, whatever else is wrong with the request."""
+    target = raw.get("report") if isinstance(raw, dict) else None
+    namespace, name = _text(target, "namespace"), _text(target, "name")
+    return (namespace, name) if namespace and name else None
+
+
+def _text(raw: Any, key: str) -> str:
+    value = raw.get(key) if isinstance(raw, dict) else None
+    return value if isinstance(value, str) else ""
+
+
+def _deadline() -> Deadline:
+    given = os.environ.get("MEMORY_DEADLINE_SECONDS") or str(DEFAULT_SECONDS)
+    try:
+        return Deadline.of_job(float(given))
+    except ValueError:
+        msg = f'MEMORY_DEADLINE_SECONDS is "{given}": write the Job\'s activeDeadlineSeconds, a number'
+        raise CommandError(Code.BAD_REQUEST, msg) from None
+
+
+if __name__ == "__main__":
+    termination.run(main)

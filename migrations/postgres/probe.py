@@ -1,0 +1,30 @@
+"""`probe` on PostgreSQL: one look at the server, as the admin."""
+
+import psycopg
+
+from migrations.errors import CommandError, code_of
+from migrations.postgres import server
+from migrations.postgres.connection import Admin, words
+from migrations.postgres.server import Facts
+from migrations.request import ProbeRequest
+
+
+def probe(request: ProbeRequest, admin: Admin) -> tuple[Facts | None, CommandError | None]:
+    """Asks the server what it is and lets us do.
+
+    Returns:
+        What was found, as far as one came, and what stands in the way of Memories.
+    """
+    facts = None
+    try:
+        with admin.connect() as connection:
+            facts = server.read(connection)
+            server.check_admin(admin, facts)
+            if request.provider.enable_pg_vector:
+                usable = facts if facts.vector else server.create_vector(connection, admin, keep=False)
+                server.check_vector(admin, usable)
+    except CommandError as error:
+        return facts, error
+    except psycopg.Error as error:
+        return facts, CommandError(code_of(error.sqlstate or ""), words(error), sqlstate=error.sqlstate or "")
+    return facts, None

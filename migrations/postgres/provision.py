@@ -1,0 +1,205 @@
+"""`provision` on PostgreSQL: the order of the steps. Each is idempotent, and a killed run is resumed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import psycopg
+from psycopg import sql
+
+from migrations import log
+from migrations.deadline import Deadline
+from migrations.errors import Code, CommandError
+from migrations.postgres import (
+    embeddings,
+    grants,
+    home,
+    ledger,
+    logins,
+    roles,
+    runner,
+    server,
+    sqlfile,
+    verify,
+)
+from migrations.postgres.connection import (
+    Admin,
+    Connection,
+    ConnectionLostError,
+    explained,
+    fetch_value,
+    home_lock,
+    retrying,
+)
+from migrations.postgres.names import Names, names_of
+from migrations.postgres.server import Facts
+from migrations.request import ProvisionRequest
+
+T = TypeVar("T")
+
+MONTHS_AHEAD = 12
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a successful run reports."""
+
+    server: dict[str, object]
+    modules: list[dict[str, str]]
+    warnings: list[str]
+    verify: list[str]
+
+
+def provision(request: ProvisionRequest, admin: Admin, deadline: Deadline, folder: Path = sqlfile.FOLDER) -> Done:
+    """Makes the database hold what the request says, as soon as the server is there.
+
+    Raises:
+        CommandError: With the reason.
+    """
+    names = names_of(request)
+    wanted = _modules(request, folder)
+    attempt = 0
+    while True:
+        connection = admin.wait(deadline)
+        try:
+            with connection:
+                return _Run(request, admin, names, wanted, deadline, connection).go()
+        except ConnectionLostError as error:
+            lost = str(error)
+        if deadline.passed:
+            msg = f"the connection to {admin.server} broke and the deadline is near: {lost}"
+            raise CommandError(Code.UNREACHABLE, msg)
+        log.write("the connection broke, beginning again", why=lost)
+        deadline.pause(attempt)
+        attempt += 1
+
+
+def _modules(request: ProvisionRequest, folder: Path) -> dict[str, list[sqlfile.File]]:
+    """Reads the files of the modules that the request wants, core first."""
+    known = sqlfile.modules(folder)
+    missing = [module for module in request.modules if module not in known]
+    if missing:
+        msg = f'modules: "{missing[0]}" is not in this migrations image, which has {", ".join(known)}: leave it out'
+        raise CommandError(Code.MODULE_UNSUPPORTED, msg)
+    if request.embeddings.enabled and not request.provider.enable_pg_vector:
+        msg = (
+            f'embeddings.enabled: provider "{request.provider.name}" has no pgvector (postgres.enablePgVector is '
+            "false): set embeddings.enabled to false, or choose another provider"
+        )
+        raise CommandError(Code.MODULE_UNSUPPORTED, msg)
+    names = ["core", *(["embeddings"] if request.embeddings.enabled else [])]
+    names += [module for module in request.modules if module not in names]
+    return {name: sqlfile.read(name, folder) for name in names}
+
+
+@dataclass
+class _Run:
+    """One attempt on one connection."""
+
+    request: ProvisionRequest
+    admin: Admin
+    names: Names
+    modules: dict[str, list[sqlfile.File]]
+    deadline: Deadline
+    connection: Connection
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def schema(self) -> str:
+        return self.request.dataset.home
+
+    def go(self) -> Done:
+        """Takes the steps.
+
+        Raises:
+            CommandError: One of them cannot be taken.
+            ConnectionLostError: The connection broke.
+        """
+        try:
+            return self._steps()
+        except psycopg.Error as error:  # between the steps, where nothing is tried again
+            raise explained(self.connection, error) from None
+
+    def _steps(self) -> Done:
+        connection, request, names = self.connection, self.request, self.names
+        connection.add_notice_handler(self._note_warning)
+        log.step("lock")
+        with home_lock(connection, self.schema, self.deadline):
+            facts = server.read(connection)
+            server.check_admin(self.admin, facts)
+            claimed = self._step("ledger", self._claim)
+            self._step("roles", lambda: roles.ensure(connection, names))
+            self._step("home", lambda: home.ensure(connection, self.schema, names))
+            if request.embeddings.enabled:
+                facts = self._extension(facts)
+            log.step("migrations")
+            with runner.acting_as(connection, names.owner, self.schema, facts.vector_schema):
+                versions = self._migrate(facts)
+                self._step("partitions", self._make_partitions)
+                self._step("registry", lambda: embeddings.register(connection, request))
+                self._step("grants", lambda: grants.repair(connection, self.schema, names))
+            self._step("logins", lambda: logins.apply(connection, request, facts))
+            self._step("sessions", lambda: logins.end_sessions(connection, request, everybody=claimed.adopted))
+            differences = self._step("verify", lambda: verify.differences(connection, self.schema, names))
+            self._step("seal", lambda: ledger.seal(connection, request))
+        return Done(
+            server=facts.described(),
+            modules=versions,
+            warnings=[*server.warnings(facts), *self.warnings],
+            verify=differences,
+        )
+
+    def _step(self, name: str, work: Callable[[], T]) -> T:
+        log.step(name)
+        return retrying(self.connection, self.deadline, work)
+
+    def _claim(self) -> ledger.Claimed:
+        # Before anything is entered: a Memory whose names are taken must not keep the schema from others.
+        roles.existing(self.connection, self.names)
+        return ledger.claim(self.connection, self.request, self.names)
+
+    def _note_warning(self, notice: psycopg.errors.Diagnostic) -> None:
+        # client_min_messages lets nothing less than warnings through.
+        self.warnings.append(notice.message_primary or "")
+
+    def _extension(self, facts: Facts) -> Facts:
+        log.step("extension")
+        if not facts.vector:
+            facts = retrying(self.connection, self.deadline, lambda: server.create_vector(self.connection, self.admin))
+        server.check_vector(self.admin, facts)
+        home.check_extension_usable(self.connection, facts, self.names)
+        return facts
+
+    def _migrate(self, facts: Facts) -> list[dict[str, str]]:
+        """Brings every module up to date; nothing is applied when one of them cannot be."""
+        connection = self.connection
+        applied = retrying(connection, self.deadline, lambda: runner.history(connection, self.schema))
+        pending = [
+            file
+            for module, files in self.modules.items()
+            for file in runner.pending(files, [row for row in applied if row.module == module])
+        ]
+        if self.request.embeddings.enabled:
+            self._step("dimension", lambda: embeddings.adjust(connection, self.request, facts.vector_schema))
+        runner.apply(connection, self.schema, pending, self._values(facts), self.deadline)
+        return [{"name": name, "version": files[-1].version} for name, files in self.modules.items() if files]
+
+    def _values(self, facts: Facts) -> dict[str, sql.Composable]:
+        request, names = self.request, self.names
+        values: dict[str, sql.Composable] = {
+            "schema": sql.Identifier(self.schema),
+            "dataset": sql.Literal(request.dataset.name),
+            "search_config": sql.Literal(request.dataset.search_config),
+            "owner": sql.Identifier(names.owner),
+            "writer": sql.Identifier(names.writer),
+            "reader": sql.Identifier(names.reader),
+            "ttl_days": sql.Literal(request.retention.ttl_days),
+            "legal_hold": sql.Literal(request.legal_hold),
+        }
+        if request.embeddings.enabled:
+            values.update(embeddings.placeholders(request.embeddings, facts.vector_schema))
+        return values
+
+    def _make_partitions(self) -> None:
+        fetch_value(self.connection, "SELECT memory_ensure_event_partitions(%s)", MONTHS_AHEAD)

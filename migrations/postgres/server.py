@@ -1,0 +1,153 @@
+"""What the server is and lets the admin do: read in one query, judged with a sentence for the platform team."""
+
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+
+from migrations.errors import RACES, Code, CommandError
+from migrations.postgres.connection import Admin, Connection
+
+OLDEST_SERVER = 160000
+OLDEST_VECTOR = (0, 8, 0)
+# Earlier releases work, with defects mended since: a warning and no refusal.
+ADVISED_VECTOR = (0, 8, 4)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The server as the admin sees it; `vector` is "" where the extension is not installed in this database."""
+
+    number: int
+    version: str
+    superuser: bool
+    createrole: bool
+    create_on_database: bool
+    vector: str
+    vector_schema: str
+
+    @property
+    def capabilities(self) -> list[str]:
+        """What a provider's status lists; a failure that a platform team repairs is tried again when this changes."""
+        found = {
+            "superuser": self.superuser,
+            "createrole": self.createrole,
+            "create-on-database": self.create_on_database,
+            "pgvector": bool(self.vector),
+            f"pgvector/{self.vector}": bool(self.vector),
+            f"pgvector-schema/{self.vector_schema}": bool(self.vector),
+        }
+        return sorted(name for name, holds in found.items() if holds)
+
+    def described(self) -> dict[str, object]:
+        """Gives the `server` entry of a report."""
+        return {"version": self.version, "capabilities": self.capabilities}
+
+
+def read(connection: Connection) -> Facts:
+    """Asks the server, in one round trip."""
+    [row] = connection.execute(
+        """
+        SELECT current_setting('server_version_num')::int, split_part(current_setting('server_version'), ' ', 1),
+               r.rolsuper, r.rolcreaterole OR r.rolsuper, has_database_privilege(current_database(), 'CREATE'),
+               coalesce(e.extversion, ''), coalesce(n.nspname, '')
+        FROM pg_roles r
+        LEFT JOIN pg_extension e ON e.extname = 'vector'
+        LEFT JOIN pg_namespace n ON n.oid = e.extnamespace
+        WHERE r.rolname = current_user
+        """
+    ).fetchall()
+    return Facts(*row)
+
+
+def check_admin(admin: Admin, facts: Facts) -> None:
+    """Refuses a server or an admin that cannot hold homes.
+
+    Raises:
+        CommandError: MODULE_UNSUPPORTED for an old server, PERMISSION_DENIED with the SQL that a superuser runs.
+    """
+    if facts.number < OLDEST_SERVER:
+        msg = f"{admin.server} is PostgreSQL {facts.version}: 16 or later is needed (SET without INHERIT)"
+        raise CommandError(Code.MODULE_UNSUPPORTED, msg)
+    missing = []
+    if not facts.createrole:
+        missing.append(f"ALTER ROLE {_quoted(admin.username)} CREATEROLE")
+    if not facts.create_on_database:
+        missing.append(f"GRANT CREATE ON DATABASE {_quoted(admin.provider.database)} TO {_quoted(admin.username)}")
+    if missing:
+        msg = (
+            f'the admin "{admin.username}" of provider "{admin.provider.name}" lacks rights on {admin.server}: '
+            f"as a superuser run: {'; '.join(missing)};"
+        )
+        raise CommandError(Code.PERMISSION_DENIED, msg)
+
+
+def check_vector(admin: Admin, facts: Facts) -> None:
+    """Refuses a pgvector that cannot be used.
+
+    Raises:
+        CommandError: EXTENSION_MISSING with the SQL for the platform team.
+    """
+    if _numbers(facts.vector) < OLDEST_VECTOR:
+        msg = (
+            f'pgvector {facts.vector} in database "{admin.provider.database}" on {admin.server} is older than 0.8.0: '
+            "install a newer one on the server, then as a superuser run in that database: "
+            "ALTER EXTENSION vector UPDATE;"
+        )
+        raise CommandError(Code.EXTENSION_MISSING, msg)
+
+
+def create_vector(connection: Connection, admin: Admin, *, keep: bool = True) -> Facts:
+    """Installs pgvector where the admin may (a superuser, or a server that trusts the extension).
+
+    Args:
+        connection: As the admin.
+        admin: Whose provider says which schema.
+        keep: False only tries whether it could be done.
+
+    Returns:
+        The facts with the extension.
+
+    Raises:
+        CommandError: EXTENSION_MISSING with the SQL for the platform team.
+        psycopg.Error: It raced with another provisioner.
+    """
+    # Never IF NOT EXISTS and never without a schema: under a tenant's search path it would land in the tenant's schema.
+    facts = read(connection)
+    if facts.vector:  # somebody made it since we looked
+        return facts
+    schema = admin.provider.extension_schema
+    statement = sql.SQL("CREATE EXTENSION vector WITH SCHEMA {}").format(sql.Identifier(schema))
+    try:
+        with connection.transaction(force_rollback=not keep):
+            connection.execute(statement)
+            return read(connection)
+    except psycopg.Error as error:
+        if error.sqlstate in RACES:
+            raise
+        make_schema = "" if schema == "public" else f"CREATE SCHEMA IF NOT EXISTS {_quoted(schema)}; "
+        msg = (
+            f'the extension vector is not installed in database "{admin.provider.database}" on {admin.server}, and '
+            f'"{admin.username}" cannot create it ({error.diag.message_primary}): install pgvector 0.8 or later on the '
+            "server, then as a superuser run in that database: "
+            f"{make_schema}CREATE EXTENSION vector WITH SCHEMA {_quoted(schema)};"
+        )
+        raise CommandError(Code.EXTENSION_MISSING, msg, sqlstate=error.sqlstate or "") from None
+
+
+def warnings(facts: Facts) -> list[str]:
+    """Says what works but should not stay."""
+    found = []
+    if facts.superuser:
+        found.append("the admin is a superuser: CREATEROLE and CREATE on the database are enough, take the rest away")
+    if facts.vector and _numbers(facts.vector) < ADVISED_VECTOR:
+        found.append(f"pgvector {facts.vector} has known faults that 0.8.4 mends: update it")
+    return found
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+
+def _quoted(identifier: str) -> str:
+    return '"' + identifier.replace('"', '""') + '"'

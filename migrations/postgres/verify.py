@@ -1,0 +1,85 @@
+"""A look at the rights as each login has them; it changes nothing and says what should not be."""
+
+from migrations.postgres.connection import Connection
+from migrations.postgres.names import Names
+
+# One row a difference. PUBLIC's rights on the database itself are the platform team's to take away: it may have other
+# users; they are reported all the same.
+_QUERY = """
+WITH login AS (
+    SELECT r.oid, r.rolname, r.rolname LIKE '%%\\_rw\\__' AS writes, r.rolcanlogin
+    FROM pg_roles r WHERE r.rolname = ANY(%(logins)s)
+), home AS (
+    SELECT oid, nspname, nspacl, nspowner FROM pg_namespace WHERE nspname = %(schema)s
+), relation AS (
+    SELECT c.* FROM pg_class c JOIN home ON home.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
+), routine AS (
+    SELECT p.* FROM pg_proc p JOIN home ON home.oid = p.pronamespace
+)
+SELECT format('role %%s is %%s', r.rolname, a.name)
+FROM pg_roles r
+CROSS JOIN LATERAL (VALUES ('SUPERUSER', r.rolsuper), ('CREATEROLE', r.rolcreaterole), ('CREATEDB', r.rolcreatedb),
+                           ('BYPASSRLS', r.rolbypassrls), ('REPLICATION', r.rolreplication)) a(name, has)
+WHERE r.rolname = ANY(%(roles)s) AND a.has
+UNION ALL
+SELECT format('group %%s can log in', r.rolname) FROM pg_roles r WHERE r.rolname = ANY(%(groups)s) AND r.rolcanlogin
+UNION ALL
+SELECT format('login %%s can become role %%s', l.rolname, g.rolname)
+FROM login l JOIN pg_auth_members m ON m.member = l.oid JOIN pg_roles g ON g.oid = m.roleid
+WHERE m.set_option OR m.admin_option
+UNION ALL
+SELECT format('login %%s is in role %%s', l.rolname, g.rolname)
+FROM login l JOIN pg_auth_members m ON m.member = l.oid JOIN pg_roles g ON g.oid = m.roleid
+WHERE g.rolname <> CASE WHEN l.writes THEN %(writer)s ELSE %(reader)s END
+UNION ALL
+SELECT format('login %%s has CREATE on schema %%s', l.rolname, home.nspname)
+FROM login l, home WHERE has_schema_privilege(l.oid, home.oid, 'CREATE')
+UNION ALL
+SELECT format('login %%s lacks USAGE on schema %%s', l.rolname, home.nspname)
+FROM login l, home WHERE NOT has_schema_privilege(l.oid, home.oid, 'USAGE')
+UNION ALL
+SELECT format('login %%s has TRUNCATE, REFERENCES or TRIGGER on %%s', l.rolname, c.relname)
+FROM login l, relation c WHERE has_table_privilege(l.oid, c.oid, 'TRUNCATE, REFERENCES, TRIGGER')
+UNION ALL
+SELECT format('login %%s can write %%s', l.rolname, c.relname)
+FROM login l, relation c
+WHERE has_table_privilege(l.oid, c.oid, 'INSERT, UPDATE, DELETE')
+  AND (NOT l.writes OR c.relname IN ('memory_migrations', 'memory_datasets'))
+UNION ALL
+SELECT format('login %%s cannot read %%s', l.rolname, c.relname)
+FROM login l, relation c WHERE c.relname <> 'memory_migrations' AND NOT has_table_privilege(l.oid, c.oid, 'SELECT')
+UNION ALL
+SELECT format('login %%s cannot call %%s', l.rolname, p.oid::regprocedure)
+FROM login l, routine p
+WHERE p.prorettype <> 'trigger'::regtype AND NOT has_function_privilege(l.oid, p.oid, 'EXECUTE')
+  AND (l.writes OR obj_description(p.oid, 'pg_proc') = 'memory: read')
+UNION ALL
+SELECT format('login %%s can read schema memory_ledger', l.rolname)
+FROM login l, pg_namespace n WHERE n.nspname = 'memory_ledger' AND has_schema_privilege(l.oid, n.oid, 'USAGE')
+UNION ALL
+SELECT format('PUBLIC has %%s on schema %%s', a.privilege_type, home.nspname)
+FROM home, aclexplode(coalesce(home.nspacl, acldefault('n', home.nspowner))) a WHERE a.grantee = 0
+UNION ALL
+SELECT format('PUBLIC has %%s on %%s', a.privilege_type, c.relname)
+FROM relation c, aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a WHERE a.grantee = 0
+UNION ALL
+SELECT format('PUBLIC has %%s on %%s', a.privilege_type, p.oid::regprocedure)
+FROM routine p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee = 0
+UNION ALL
+SELECT format('PUBLIC has %%s on database %%s', a.privilege_type, d.datname)
+FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
+WHERE d.datname = current_database() AND a.grantee = 0
+"""
+
+
+def differences(connection: Connection, schema: str, names: Names) -> list[str]:
+    """Gives a sentence for each right that is missing or too much, in a fixed order."""
+    values = {
+        "schema": schema,
+        "roles": list(names.roles),
+        "groups": [names.owner, names.writer, names.reader],
+        "logins": list(names.logins),
+        "writer": names.writer,
+        "reader": names.reader,
+    }
+    return sorted(str(row[0]) for row in connection.execute(_QUERY, values).fetchall())

@@ -1,0 +1,95 @@
+"""The answer of a command: one key of a ConfigMap, or of a file on a laptop, and always the last line of the log."""
+
+import http.client
+import json
+import os
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from migrations import log
+from migrations.errors import Code
+
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+TIMEOUT_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the function reads; `details` are keys that only some answers have."""
+
+    hash: str
+    code: Code
+    message: str
+    migration: str = ""
+    sqlstate: str = ""
+    details: Mapping[str, object] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Gives the report as the text that stands in the ConfigMap."""
+        answer = {
+            "hash": self.hash,
+            "code": int(self.code),
+            "reason": self.code.reason,
+            "message": self.message,
+            "migration": self.migration,
+            "sqlstate": self.sqlstate,
+            **self.details,
+        }
+        return json.dumps(answer, ensure_ascii=False)
+
+
+def publish(key: str, text: str, target: tuple[str, str] | None) -> bool:
+    """Writes the answer where it is read, then as the log's last line.
+
+    Args:
+        key: `provision` or `probe`.
+        text: The report as JSON.
+        target: Namespace and name of the ConfigMap, None when the request did not say.
+
+    Returns:
+        Whether it was written; a report that cannot be written is logged and is no reason to fail.
+    """
+    try:
+        file = os.environ.get("MEMORY_REPORT_FILE")
+        if file:
+            _write_file(Path(file), key, text)
+        elif target is None:
+            log.write("no report: the request does not say where to")
+            return False
+        else:
+            _patch_config_map(*target, key, text)
+    except (OSError, http.client.HTTPException, KeyError, ValueError) as error:
+        log.write("cannot write the report", error=f"{type(error).__name__}: {error}")
+        return False
+    finally:
+        log.line(text)
+    return True
+
+
+def _write_file(path: Path, key: str, text: str) -> None:
+    """Merges one key, as the merge patch of a ConfigMap's data would."""
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path.write_text(json.dumps({**before, key: text}, ensure_ascii=False), encoding="utf-8")
+
+
+def _patch_config_map(namespace: str, name: str, key: str, text: str) -> None:
+    token = (SERVICE_ACCOUNT / "token").read_text(encoding="utf-8").strip()
+    context = ssl.create_default_context(cafile=str(SERVICE_ACCOUNT / "ca.crt"))
+    host, port = os.environ["KUBERNETES_SERVICE_HOST"], int(os.environ.get("KUBERNETES_SERVICE_PORT", "443"))
+    connection = http.client.HTTPSConnection(host, port, timeout=TIMEOUT_SECONDS, context=context)
+    try:
+        connection.request(
+            "PATCH",
+            f"/api/v1/namespaces/{namespace}/configmaps/{name}",
+            body=json.dumps({"data": {key: text}}).encode(),
+            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/merge-patch+json"},
+        )
+        answer = connection.getresponse()
+        answer.read()
+    finally:
+        connection.close()
+    if answer.status != http.client.OK:
+        msg = f"the API server answered {answer.status} {answer.reason} for ConfigMap {namespace}/{name}"
+        raise OSError(msg)

@@ -1,0 +1,202 @@
+"""The request document: what the function writes and this image reads. Anything unknown is refused, never ignored."""
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
+
+from migrations.errors import Code, CommandError
+
+VERIFIER = re.compile(r"SCRAM-SHA-256\$\d{4,7}:[A-Za-z0-9+/]+={0,2}\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}=")
+RESERVED_SCHEMA = re.compile(r"public|information_schema|(pg|cnpg|memory)_.*")
+SHOWN_ERRORS = 3
+LONGEST_VALUE = 80
+
+Text = Annotated[str, Field(min_length=1)]
+Identifier = Annotated[str, Field(min_length=1, max_length=63)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, alias_generator=to_camel)
+
+
+class Provider(_Model):
+    """The server, and what the platform team decided about it. Seconds and counts are None when nothing is limited."""
+
+    type: Literal["postgres"]
+    name: Text
+    uid: str
+    host: Text
+    port: Annotated[int, Field(ge=1, le=65535)]
+    database: Identifier
+    ssl_mode: Literal["disable", "require", "verify-ca", "verify-full"]
+    enable_pg_vector: bool
+    extension_schema: Identifier
+    connection_limit: Annotated[int, Field(ge=1)] | None
+    statement_timeout: Annotated[str, Field(pattern=r"^[0-9]+(us|ms|s|min|h|d)?$")] | None
+    isolation: Literal["Schema"]
+    role_management: Literal["SQL"]
+
+
+class Dataset(_Model):
+    """The home's schema, and the value of every `dataset` column."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?$")]
+    # The name goes on to `schema`, which pydantic's own class has as a deprecated method.
+    home: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,62}$", alias="schema")]
+    search_config: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,62}(\.[a-z_][a-z0-9_]{0,62})?$")]
+
+    @field_validator("home")
+    @classmethod
+    def _not_reserved(cls, home: str) -> str:
+        if RESERVED_SCHEMA.fullmatch(home):
+            msg = "is reserved: choose a schema that is not public, information_schema, pg_*, cnpg_* or memory_*"
+            raise ValueError(msg)
+        return home
+
+
+class Embeddings(_Model):
+    """What the vectors look like; counts only when enabled."""
+
+    enabled: bool
+    dimension: Annotated[int, Field(ge=1, le=16000)]
+    metric: Literal["cosine", "l2", "ip"]
+    storage: Literal["auto", "full", "half"]
+
+
+class Retention(_Model):
+    """How many days rows are kept, 0 for ever."""
+
+    ttl_days: Annotated[int, Field(ge=0, le=36500)]
+
+
+class Login(_Model):
+    """One login slot. Only an active one carries a verifier; a draining one is left as it is."""
+
+    name: Identifier
+    role: Literal["writer", "reader"]
+    slot: Literal["a", "b"]
+    state: Literal["active", "draining", "closed"]
+    verifier: SecretStr | None = None
+
+    @field_validator("verifier")
+    @classmethod
+    def _is_verifier(cls, verifier: SecretStr | None) -> SecretStr | None:
+        # PostgreSQL takes anything else for a plaintext password, and its statement log would show it.
+        if verifier and not VERIFIER.fullmatch(verifier.get_secret_value()):
+            msg = "is no SCRAM-SHA-256 verifier: write SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>"
+            raise ValueError(msg)
+        return verifier
+
+    @model_validator(mode="after")
+    def _verifier_when_active(self) -> Self:
+        if (self.verifier is not None) != (self.state == "active"):
+            msg = f'login {self.slot} of the {self.role} is {self.state}: exactly an "active" one carries a verifier'
+            raise ValueError(msg)
+        return self
+
+
+class Adoption(_Model):
+    """Whether a home of the same identity and an earlier claim may be taken over."""
+
+    adopt: bool
+    policy: Literal["Require", "Allow", "Forbid"]
+
+
+class ReportTarget(_Model):
+    """The ConfigMap that the answer goes to."""
+
+    namespace: Text
+    name: Text
+
+
+class ProbeRequest(_Model):
+    """What `probe` reads."""
+
+    version: Literal[1]
+    hash: Text
+    provider: Provider
+    report: ReportTarget
+
+
+class ProvisionRequest(ProbeRequest):
+    """What `provision` reads."""
+
+    identity: Text
+    uid: Text
+    # Which root key the verifiers come from: nothing is done with it, but a changed key is a changed request.
+    key_id: Text
+    dataset: Dataset
+    embeddings: Embeddings
+    retention: Retention
+    modules: Annotated[list[Text], Field(min_length=1)]
+    logins: list[Login]
+    legal_hold: bool
+    adoption: Adoption
+    deletion_policy: Literal["Retain", "Delete"]
+
+
+R = TypeVar("R", bound=ProbeRequest)
+
+
+def read_document(directory: Path) -> Any:
+    """Reads request.json, not validated yet.
+
+    Raises:
+        CommandError: BAD_REQUEST when it is not there or not JSON.
+    """
+    path = directory / "request.json"
+    try:
+        return json.loads(read_file(path))
+    except json.JSONDecodeError as error:
+        msg = f"{path} is not JSON ({error.msg}, line {error.lineno}): write one JSON object"
+        raise CommandError(Code.BAD_REQUEST, msg) from None
+
+
+def parse(raw: Any, model: type[R]) -> R:
+    """Validates a request document.
+
+    Raises:
+        CommandError: BAD_REQUEST with a sentence for each of the first three mistakes.
+    """
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False)
+        sentences = [_sentence(each) for each in found[:SHOWN_ERRORS]]
+        more = len(found) - SHOWN_ERRORS
+        if more > 0:
+            sentences.append(f"and {more} more")
+        raise CommandError(Code.BAD_REQUEST, f"bad request document: {'; '.join(sentences)}") from None
+
+
+def _sentence(error: ErrorDetails) -> str:
+    path, value = error["loc"], error["input"]
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".") or "document"
+    problem = error["msg"].removeprefix("Value error, ")
+    # What stands under an unknown key may be a secret, a login holds its verifier, and an object is of no use here.
+    secret = error["type"] == "extra_forbidden" or path[-1:] == ("verifier",)
+    if secret or isinstance(value, dict | list | BaseModel):
+        return f"{where}: {problem}"
+    shown = json.dumps(value, ensure_ascii=False, default=str)
+    if len(shown) > LONGEST_VALUE:
+        shown = shown[:LONGEST_VALUE] + "…"
+    return f"{where}: {problem} (it is {shown})"
+
+
+def read_file(path: Path) -> str:
+    """Reads a text file of the mounted folder.
+
+    Raises:
+        CommandError: BAD_REQUEST when it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        msg = f"cannot read {path} ({why}): mount the request's Secret and the admin's there, or set MEMORY_DIR"
+        raise CommandError(Code.BAD_REQUEST, msg) from None
