@@ -1,0 +1,57 @@
+"""CronJobs without a clock: each `up` is the next tick for those whose owner is not Ready.
+
+On a cluster a provider is probed every five minutes, so a repaired server is noticed by itself. Here nothing runs
+between two calls of `up`, and a provider that answers need not be asked again.
+"""
+
+import copy
+import secrets
+from collections.abc import Iterator
+
+from memoryctl.cluster import Cluster
+from memoryctl.crossplane import ready
+from memoryctl.objects import Object, is_true, key_of, now
+
+
+def tick(cluster: Cluster) -> None:
+    """Makes a Job of every CronJob whose composite is not Ready."""
+    for cronjob in cluster.list("batch/v1", "CronJob"):
+        owner = cronjob["metadata"]["ownerReferences"][0]
+        composites = cluster.list(owner["apiVersion"], owner["kind"])
+        if any(one["metadata"]["uid"] == owner["uid"] and not ready(one) for one in composites):
+            job = cluster.apply(_job(cronjob))
+            cluster.patch(key_of(cronjob), {"status": {"lastScheduleTime": now(), "active": [_reference(job)]}})
+
+
+def settle(cluster: Cluster) -> None:
+    """Writes down how the Jobs of CronJobs ended, and removes these: what they found is in their report."""
+    for cronjob in cluster.list("batch/v1", "CronJob"):
+        for job in _ended(cluster, cronjob):
+            done = {"lastSuccessfulTime": job["status"]["completionTime"]} if is_true(job, "Complete") else {}
+            cluster.patch(key_of(cronjob), {"status": {"active": None, **done}})
+            cluster.delete(key_of(job))
+
+
+def _ended(cluster: Cluster, cronjob: Object) -> Iterator[Object]:
+    for job in cluster.list("batch/v1", "Job"):
+        mine = job["metadata"]["ownerReferences"][0]["uid"] == cronjob["metadata"]["uid"]
+        if mine and (is_true(job, "Complete") or is_true(job, "Failed")):
+            yield job
+
+
+def _job(cronjob: Object) -> Object:
+    key = key_of(cronjob)
+    template = copy.deepcopy(cronjob["spec"]["jobTemplate"])
+    owner = {"apiVersion": key.api_version, "kind": key.kind, "name": key.name, "uid": cronjob["metadata"]["uid"]}
+    metadata = {
+        **template.get("metadata", {}),
+        "name": f"{key.name}-{secrets.token_hex(4)}",
+        "namespace": key.namespace,
+        "ownerReferences": [owner | {"controller": True}],
+    }
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": template["spec"]}
+
+
+def _reference(job: Object) -> Object:
+    key = key_of(job)
+    return {"apiVersion": key.api_version, "kind": key.kind, "namespace": key.namespace, "name": key.name}

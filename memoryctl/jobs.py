@@ -1,0 +1,285 @@
+"""Jobs as processes: what the Job controller and the kubelet do, for one container that needs no cluster.
+
+A pod is one run of the container's command, with the Job's own files in a private directory. backoffLimit,
+podFailurePolicy (FailJob on exit codes) and activeDeadlineSeconds mean what they mean on a cluster.
+"""
+
+import dataclasses
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from concurrent import futures
+from pathlib import Path
+from typing import Any
+
+from memoryctl.cluster import Cluster, private_directory
+from memoryctl.definitions import ROOT, python_path
+from memoryctl.errors import UserError
+from memoryctl.function import stop
+from memoryctl.objects import Key, Object, is_true, key_of, now, secret_data, secret_key
+
+MOUNT = "/memory"
+MAX_RUNNING = 4
+# A cluster waits 10 s before the second pod, and twice as long each time; a person at a laptop is not to.
+BACKOFF_SECONDS = 0.25
+DEFAULT_BACKOFF_LIMIT = 6
+SIGNAL_BASE = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a Job ended. `reason` and `message` are those of its Failed condition, "" when it is complete."""
+
+    pods: int
+    reason: str = ""
+    message: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the Job did its work."""
+        return not self.reason
+
+
+class Stopped(Exception):  # noqa: N818  not an error: nobody wants the Job any more
+    """The Job was stopped before it ended."""
+
+
+class Jobs:
+    """Starts the Jobs of a cluster and writes down how they end."""
+
+    def __init__(self, cluster: Cluster, state: Path) -> None:
+        self._cluster = cluster
+        self._logs = state / "logs"
+        self._private = state / "run"
+        shutil.rmtree(self._private, ignore_errors=True)  # left by a memoryctl that was killed; it holds passwords
+        for directory in (self._logs, self._private):
+            private_directory(directory)
+        self._pool = futures.ThreadPoolExecutor(MAX_RUNNING)
+        self._running: dict[futures.Future[Outcome], _Run] = {}
+
+    def start(self) -> tuple[list[Key], list[str]]:
+        """Starts every Job that has not ended, and stops those that are gone.
+
+        Returns:
+            The Jobs that were started, and for each that cannot start yet why not.
+        """
+        unfinished = {key_of(one): one for one in self._cluster.list("batch/v1", "Job") if not _ended(one)}
+        for run in self._running.values():
+            if run.key not in unfinished:
+                run.cancel()
+        started, waiting = [], []
+        for key in unfinished.keys() - {run.key for run in self._running.values()}:
+            directory = Path(tempfile.mkdtemp(dir=self._private))
+            problem = self._mount(unfinished[key], directory)
+            if problem:
+                shutil.rmtree(directory)
+                waiting.append(f"{key} waits: {problem}")
+                continue
+            run = _Run(unfinished[key], directory, self.log(key))
+            self._running[self._pool.submit(run.run)] = run
+            self._cluster.replace_status(key, {"active": 1, "startTime": now()})
+            started.append(key)
+        return sorted(started), sorted(waiting)
+
+    def wait(self, timeout: float) -> list[tuple[Key, Outcome]]:
+        """Waits until at least one Job has ended, and feeds back how; gives nothing when the time is over before."""
+        done = futures.wait(self._running, timeout, futures.FIRST_COMPLETED).done
+        ended = []
+        for future in done:
+            run = self._running.pop(future)
+            try:
+                outcome = future.result()
+                self._publish(run)
+            except Stopped:
+                continue
+            finally:
+                shutil.rmtree(run.directory)
+            self._cluster.replace_status(run.key, _status(self._cluster.require(run.key), outcome))
+            ended.append((run.key, outcome))
+        return ended
+
+    def log(self, key: Key) -> Path:
+        """Gives the file with what a Job's pods print."""
+        return self._logs / f"{key.namespace}.{key.name}.log"
+
+    @property
+    def busy(self) -> bool:
+        """Whether a Job is running."""
+        return bool(self._running)
+
+    def close(self) -> None:
+        """Stops everything that runs; its Jobs stay unfinished, so that the next start runs them again."""
+        for run in self._running.values():
+            run.cancel()
+        self._pool.shutdown()
+        for run in self._running.values():
+            shutil.rmtree(run.directory, ignore_errors=True)
+
+    def _mount(self, job: Object, directory: Path) -> str:
+        """Writes the files of the volume at /memory; gives what is missing, as the kubelet's event would."""
+        pod = job["spec"]["template"]["spec"]
+        mounts = {one["name"] for one in pod["containers"][0].get("volumeMounts", []) if one["mountPath"] == MOUNT}
+        for volume in pod.get("volumes", []):
+            if volume["name"] not in mounts:
+                continue
+            for source in volume["projected"]["sources"]:
+                problem = self._project(job["metadata"]["namespace"], source["secret"], directory)
+                if problem:
+                    return f'volume "{volume["name"]}": {problem}'
+        return ""
+
+    def _project(self, namespace: str, source: Mapping[str, Any], directory: Path) -> str:
+        secret = self._cluster.get(secret_key(namespace, source["name"]))
+        if secret is None:
+            return "" if source.get("optional") else f'Secret "{namespace}/{source["name"]}" not found'
+        data = secret_data(secret)
+        for item in source.get("items") or [{"key": name, "path": name} for name in data]:
+            if item["key"] not in data:
+                if source.get("optional"):
+                    continue
+                return f'Secret "{namespace}/{source["name"]}" has no key "{item["key"]}"'
+            path = directory / item["path"]
+            private_directory(path.parent)
+            path.touch(mode=0o600)
+            path.write_bytes(data[item["key"]])
+        return ""
+
+    def _publish(self, run: "_Run") -> None:
+        """Writes a Job's answer into its report ConfigMap, as the Job's own token may on a cluster."""
+        key, report = run.report_key(), run.report()
+        if key and report and self._cluster.get(key):
+            self._cluster.patch(key, {"data": report})
+
+
+class _Run:
+    """One Job at work, in a thread of its own."""
+
+    def __init__(self, job: Object, directory: Path, log: Path) -> None:
+        self.key = key_of(job)
+        self.directory = directory
+        self._spec = job["spec"]
+        self._log = log
+        self._cancelled = threading.Event()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+
+    def run(self) -> Outcome:
+        """Runs pods until the Job is complete, has failed, or is not wanted any more."""
+        limit = self._spec.get("backoffLimit", DEFAULT_BACKOFF_LIMIT)
+        seconds = self._spec.get("activeDeadlineSeconds")
+        deadline = time.monotonic() + seconds if seconds else None
+        for pods in range(1, limit + 2):
+            code = self._pod(deadline)
+            if code == 0:
+                return Outcome(pods)
+            if code is None:
+                return Outcome(pods, "DeadlineExceeded", "Job was active longer than specified deadline")
+            rule = _matching_rule(self._spec, code)
+            if rule is not None:
+                return Outcome(pods, "PodFailurePolicy", self._failure(code, rule))
+            self._cancelled.wait(BACKOFF_SECONDS * 2 ** (pods - 1) if pods <= limit else 0)
+        return Outcome(limit + 1, "BackoffLimitExceeded", "Job has reached the specified backoff limit")
+
+    def cancel(self) -> None:
+        """Ends the process; `run` raises Stopped."""
+        with self._lock:
+            self._cancelled.set()
+            if self._child:
+                stop(self._child)
+
+    def report(self) -> dict[str, str]:
+        """Gives what the process reported, as the data of a ConfigMap."""
+        try:
+            content = json.loads((self.directory / "report.json").read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+        return {str(name): str(value) for name, value in content.items()}
+
+    def report_key(self) -> Key | None:
+        """Gives the ConfigMap that the request document names."""
+        try:
+            request = json.loads((self.directory / "request.json").read_text())
+        except FileNotFoundError:
+            return None
+        return Key("v1", "ConfigMap", request["report"]["namespace"], request["report"]["name"])
+
+    def _pod(self, deadline: float | None) -> int | None:
+        """Runs the container once; gives its exit code, None when the deadline ended it."""
+        container = self._spec["template"]["spec"]["containers"][0]
+        with self._lock, self._log.open("ab") as log:
+            if self._cancelled.is_set():
+                raise Stopped
+            self._child = child = subprocess.Popen(  # noqa: S603  the command that the function rendered
+                _command(container),
+                cwd=ROOT,
+                env=_environment(container, self.directory),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            code = child.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            stop(child)
+            return None
+        if self._cancelled.is_set():
+            raise Stopped
+        return code if code >= 0 else SIGNAL_BASE - code
+
+    def _failure(self, code: int, rule: int) -> str:
+        container = self._spec["template"]["spec"]["containers"][0]["name"]
+        pod = f"{self.key.namespace}/{self.key.name}-{secrets.token_hex(3)[:5]}"
+        return f"Container {container} for pod {pod} failed with exit code {code} matching FailJob rule at index {rule}"
+
+
+def _ended(job: Object) -> bool:
+    return is_true(job, "Complete") or is_true(job, "Failed")
+
+
+def _matching_rule(spec: Mapping[str, Any], code: int) -> int | None:
+    """Gives the index of the FailJob rule for an exit code; pod conditions never hold here."""
+    for index, rule in enumerate(spec.get("podFailurePolicy", {}).get("rules", [])):
+        codes = rule.get("onExitCodes")
+        if codes and (code in codes["values"]) == (codes["operator"] == "In"):
+            return index if rule["action"] == "FailJob" else None
+    return None
+
+
+def _command(container: Mapping[str, Any]) -> list[str]:
+    command: list[str] = [*container["command"], *container.get("args", [])]
+    return [sys.executable if command[0] == "python" else command[0], *command[1:]]
+
+
+def _environment(container: Mapping[str, Any], directory: Path) -> dict[str, str]:
+    """Gives the container's environment on top of ours, without what would point libpq somewhere else."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "MEMORY_"))}
+    given = {}
+    for one in container.get("env", []):
+        if "value" not in one:
+            msg = f"a Job's variable {one['name']} comes from {one.get('valueFrom')}: memoryctl gives plain values only"
+            raise UserError(msg)
+        given[one["name"]] = one["value"]
+    places = {"MEMORY_DIR": str(directory), "MEMORY_REPORT_FILE": str(directory / "report.json")}
+    return {**ours, "HOME": str(directory), "PYTHONPATH": python_path(), **given, **places}
+
+
+def _status(job: Object, outcome: Outcome) -> Object:
+    """Gives a Job's status as the Job controller would write it."""
+    ended = now()
+    reached = ("SuccessCriteriaMet", "Complete") if outcome.complete else ("FailureTarget", "Failed")
+    detail = {"reason": "CompletionsReached", "message": "Reached expected number of succeeded pods"}
+    if not outcome.complete:
+        detail = {"reason": outcome.reason, "message": outcome.message}
+    conditions = [{"type": one, "status": "True", "lastTransitionTime": ended, **detail} for one in reached]
+    status = {"startTime": job["status"]["startTime"], "conditions": conditions}
+    failed = outcome.pods - 1 if outcome.complete else outcome.pods
+    counts = {"succeeded": 1, "completionTime": ended} if outcome.complete else {}
+    return status | counts | ({"failed": failed} if failed else {})
