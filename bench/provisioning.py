@@ -1,0 +1,103 @@
+"""Provisioning on a real PostgreSQL with its default durability: an empty schema, nothing to do, and eight at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from bench.measure import Figure, milliseconds
+from memoryctl import embedded
+from migrations.deadline import Deadline
+from migrations.postgres.connection import Admin
+from migrations.postgres.provision import provision
+from migrations.request import ProvisionRequest, parse
+from tests.migrations.documents import Memory
+from tests.postgres import Database
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[1]
+ROUNDS = 20
+TOGETHER = 8
+
+
+def measure() -> list[Figure]:
+    """Start a server and provision on it."""
+    with tempfile.TemporaryDirectory() as folder:
+        server = embedded.start(Path(folder) / "server")
+        try:
+            return _measure(Database(server, server.database), Path(folder))
+        finally:
+            embedded.remove(Path(folder) / "server")
+
+
+def _measure(database: Database, folder: Path) -> list[Figure]:
+    memories = [
+        Memory(database, identity=f"bench/{number}", schema=f"bench_{number}", embeddings={"dimension": 1536})
+        for number in range(ROUNDS)
+    ]
+    fresh = [_provision(memory, folder) for memory in memories]
+    again = [_provision(memory, folder) for memory in memories]
+    connecting = list(_connecting(database))
+    idle = [each - milliseconds("", connecting).p50 / 1000 for each in again]
+    return [
+        milliseconds("migrations: connecting (scram-sha-256)", connecting),
+        milliseconds("migrations: an empty schema", fresh),
+        milliseconds("migrations: nothing to do, besides connecting", idle, "≤ 150"),
+        milliseconds(f"migrations: {TOGETHER} processes, {TOGETHER} Memories, all", [_together(database, folder)]),
+    ]
+
+
+def _provision(memory: Memory, folder: Path) -> float:
+    request = parse(memory.document(), ProvisionRequest)
+    admin = Admin.load(request.provider, _mounted(memory, folder))
+    before = time.perf_counter()
+    provision(request, admin, Deadline.of_job(60))
+    return time.perf_counter() - before
+
+
+def _connecting(database: Database) -> Iterator[float]:
+    for _ in range(ROUNDS):
+        before = time.perf_counter()
+        psycopg.connect(database.conninfo()).close()
+        yield time.perf_counter() - before
+
+
+def _together(database: Database, folder: Path) -> float:
+    memories = [Memory(database, identity=f"eight/{n}", schema=f"eight_{n}") for n in range(TOGETHER)]
+    mounted = [_mounted(memory, folder) for memory in memories]
+    before = time.perf_counter()
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "migrations", "provision"],
+            cwd=ROOT,
+            env={**os.environ, "MEMORY_DIR": str(path), "MEMORY_REPORT_FILE": str(path / "report.json")},
+            stderr=subprocess.DEVNULL,
+        )
+        for path in mounted
+    ]
+    codes = [process.wait() for process in processes]
+    if any(codes):
+        msg = f"provisioners ended with {codes}"
+        raise RuntimeError(msg)
+    return time.perf_counter() - before
+
+
+def _mounted(memory: Memory, folder: Path) -> Path:
+    """The files that a Job mounts."""
+    path = folder / memory.schema
+    (path / "admin").mkdir(parents=True, exist_ok=True)
+    (path / "request.json").write_text(json.dumps(memory.document()))
+    for name, value in dataclasses.asdict(memory.database.server.admin).items():
+        (path / "admin" / name).write_text(value)
+    return path
