@@ -1,0 +1,569 @@
+"""What the XRDs take and refuse: each rule at least once, with the sentence that a user reads."""
+
+import copy
+import dataclasses
+from typing import Any
+
+Patch = dict[str, Any]
+
+API_VERSION = "memory.proompteng.ai/v1alpha1"
+PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+_KEY = "-----BEGIN {0}-----\nMIIB\n-----END {0}-----\n".format("PRIVATE KEY")
+CLUSTER: Patch = {"host": None, "clusterRef": {"name": "pg", "namespace": "databases"}}
+VALID: dict[str, Patch] = {
+    "Memory": {"providerRef": {"name": "shared-pg"}, "dataset": {"name": "notes", "schema": "team_notes"}},
+    "MemoryProvider": {
+        "type": "postgres",
+        "postgres": {
+            "host": "db.example.com",
+            "connectionSecret": {"name": "memory-admin", "namespace": "databases"},
+        },
+    },
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One edit of a valid spec, and what the API server says to it.
+
+    Attributes:
+        kind: The claim's kind; the composite is asked the same.
+        name: What is tried.
+        reason: Why the answer is right.
+        change: JSON merge patch on the valid spec (None removes).
+        path: The field that a refusal names; empty when the edit is taken.
+        says: The sentence of a refusal; empty where it is the API server's own (type, enum, bounds, unknown field).
+        stored: Merge patch on the valid spec that gives what is stored already; the edit is then an update.
+    """
+
+    kind: str
+    name: str
+    reason: str
+    change: Patch
+    path: str = ""
+    says: str = ""
+    stored: Patch | None = None
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The spec that is sent."""
+        return merged(VALID[self.kind], self.change)
+
+    @property
+    def stored_spec(self) -> dict[str, Any] | None:
+        """The spec that is there already."""
+        return None if self.stored is None else merged(VALID[self.kind], self.stored)
+
+
+def merged(base: Any, patch: Patch) -> dict[str, Any]:
+    """Applies a JSON merge patch (RFC 7386) to a copy."""
+    result: dict[str, Any] = copy.deepcopy(base) if isinstance(base, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merged(result.get(key), value) if isinstance(value, dict) else value
+    return result
+
+
+def _memory(
+    name: str, reason: str, change: Patch, path: str = "", says: str = "", *, stored: Patch | None = None
+) -> Case:
+    return Case("Memory", name, reason, change, path, says, stored)
+
+
+def _provider(name: str, reason: str, change: Patch, path: str = "", says: str = "") -> Case:
+    return Case("MemoryProvider", name, reason, change, path, says)
+
+
+def _postgres(name: str, reason: str, change: Patch, path: str = "", says: str = "") -> Case:
+    return _provider(name, reason, {"postgres": change}, f"spec.postgres{path}" if path or says else "", says)
+
+
+_NAMESPACE = (
+    '"{}" is not a namespace: write lower-case letters, digits and "-", beginning and ending with a letter or digit, '
+    'for example "team-a"'
+).format
+_SECRET = (
+    '"{}" is not the name of a Secret: write lower-case letters, digits, "-" and ".", beginning and ending with a '
+    "letter or digit"
+).format
+_RESERVED = (
+    '"{}" is reserved, like "public", "information_schema" and all names that begin with "pg_", "cnpg_" or "memory_": '
+    'write a name of your own, for example "team_notes"'
+).format
+_SCHEMA = (
+    '"{}" is not a usable schema: write 1 to 63 lower-case letters, digits or "_", not beginning with a digit, for '
+    'example "{}"'
+).format
+
+MEMORY = (
+    _memory("minimal", "ten lines of YAML are enough", {}),
+    _memory(
+        "everything",
+        "each field at a value that is not its default",
+        {
+            "providerRef": {"namespace": "platform"},
+            "embeddings": {"enabled": False, "dimension": 16000, "metric": "ip", "storage": "half"},
+            "access": {"readOnlySecret": True},
+            "searchConfig": "english",
+            "adopt": True,
+        },
+    ),
+    _memory("no provider", "nobody guesses a provider", {"providerRef": None}, "spec.providerRef"),
+    _memory("nameless provider", "a reference needs a name", {"providerRef": {"name": None}}, "spec.providerRef.name"),
+    _memory(
+        "provider with capitals",
+        "no object has such a name",
+        {"providerRef": {"name": "Shared PG"}},
+        "spec.providerRef.name",
+        '"Shared PG" is not the name of a provider: write lower-case letters, digits, "-" and ".", beginning and '
+        'ending with a letter or digit, for example "shared-pg"',
+    ),
+    _memory(
+        "provider name of 64 characters",
+        "Crossplane bounds the names of its resources",
+        {"providerRef": {"name": "p" * 64}},
+        "spec.providerRef.name",
+    ),
+    _memory(
+        "provider namespace with a slash",
+        "no namespace has such a name",
+        {"providerRef": {"namespace": "a/b"}},
+        "spec.providerRef.namespace",
+        _NAMESPACE("a/b"),
+    ),
+    _memory("no dataset", "the dataset is what a Memory is", {"dataset": None}, "spec.dataset"),
+    _memory("no schema", "nobody guesses a schema", {"dataset": {"schema": None}}, "spec.dataset.schema"),
+    _memory(
+        "dataset with a capital",
+        "it is part of names that are case-insensitive elsewhere",
+        {"dataset": {"name": "Notes"}},
+        "spec.dataset.name",
+        '"Notes" is not a dataset name: write 1 to 63 lower-case letters, digits, "_", "." or "-", beginning and '
+        'ending with a letter or digit, for example "notes"',
+    ),
+    _memory("dataset of 64 characters", "the limit is 63", {"dataset": {"name": "n" * 64}}, "spec.dataset.name"),
+    _memory("dataset of 63 characters", "the limit is 63", {"dataset": {"name": "n" * 63}}),
+    _memory(
+        "dataset changed",
+        "rows carry its name",
+        {"dataset": {"name": "other"}},
+        "spec.dataset.name",
+        'dataset.name cannot change from "notes": write "notes" again, or make another Memory for another dataset',
+        stored={},
+    ),
+    _memory(
+        "dataset removed",
+        "an immutable field must not be freed by removing its parent",
+        {"dataset": None},
+        "spec.dataset",
+        stored={},
+    ),
+    _memory(
+        "schema with a dash",
+        "it would need quotes",
+        {"dataset": {"schema": "a-b"}},
+        "spec.dataset.schema",
+        _SCHEMA("a-b", "team_notes"),
+    ),
+    _memory(
+        "schema with a digit first",
+        "it needs quotes",
+        {"dataset": {"schema": "1a"}},
+        "spec.dataset.schema",
+        _SCHEMA("1a", "team_notes"),
+    ),
+    *(
+        _memory(
+            f"schema {name}",
+            "it is somebody else's",
+            {"dataset": {"schema": name}},
+            "spec.dataset.schema",
+            _RESERVED(name),
+        )
+        for name in ("public", "pg_notes", "information_schema", "cnpg_x", "memory_ledger")
+    ),
+    _memory("schema publications", "only the exact word is reserved", {"dataset": {"schema": "publications"}}),
+    _memory(
+        "schema changed",
+        "the rows live there",
+        {"dataset": {"schema": "other"}},
+        "spec.dataset.schema",
+        'dataset.schema cannot change from "team_notes": write "team_notes" again, or make another Memory for another '
+        "schema",
+        stored={},
+    ),
+    _memory("dimension 0", "a vector has a length", {"embeddings": {"dimension": 0}}, "spec.embeddings.dimension"),
+    _memory("dimension 16001", "pgvector's limit", {"embeddings": {"dimension": 16001}}, "spec.embeddings.dimension"),
+    _memory("dimension as text", "it is a number", {"embeddings": {"dimension": "768"}}, "spec.embeddings.dimension"),
+    _memory(
+        "unknown metric", "there is no operator for it", {"embeddings": {"metric": "dot"}}, "spec.embeddings.metric"
+    ),
+    _memory("unknown storage", "there is no such type", {"embeddings": {"storage": "int8"}}, "spec.embeddings.storage"),
+    _memory(
+        "another dimension",
+        "only the database knows whether there are rows; the Job answers",
+        {"embeddings": {"dimension": 768}},
+        stored={},
+    ),
+    _memory(
+        "qualified search configuration",
+        "the home's search path finds it, or it is not there",
+        {"searchConfig": "public.german"},
+        "spec.searchConfig",
+        '"public.german" is not a text search configuration: write its name, without a schema, for example "simple" or '
+        '"english"',
+    ),
+    _memory(
+        "search configuration changed",
+        "generated columns hold it as a literal",
+        {"searchConfig": "german"},
+        "spec.searchConfig",
+        'searchConfig cannot change from "english": write "english" again, or make another Memory for another text '
+        "search configuration",
+        stored={"searchConfig": "english"},
+    ),
+    _memory(
+        "search configuration removed",
+        "removal is a change to the default",
+        {},
+        "spec.searchConfig",
+        'searchConfig cannot change from "english": write "english" again, or make another Memory for another text '
+        "search configuration",
+        stored={"searchConfig": "english"},
+    ),
+    _memory(
+        "search configuration written out",
+        "the default is the same value",
+        {"searchConfig": "simple"},
+        stored={},
+    ),
+    _memory(
+        "a field of a later release",
+        "what has no effect does not exist",
+        {"retention": {"ttlDays": 30}},
+        "spec.retention",
+    ),
+    _memory(
+        "a misspelt field", "a typo is not ignored", {"embeddings": {"dimensions": 3}}, "spec.embeddings.dimensions"
+    ),
+)
+
+_CONSUMERS: tuple[Case, ...] = (
+    *(
+        _provider(f"consumers {name}", "one of three ways", {"allowedConsumers": {"namespaces": {"from": name}}})
+        for name in ("Same", "All")
+    ),
+    _provider(
+        "consumers by name",
+        "one of three ways",
+        {"allowedConsumers": {"namespaces": {"from": "Names", "names": ["team-a"]}}},
+    ),
+    *(
+        _provider(
+            f"consumers by {label}",
+            "it would serve nobody",
+            {"allowedConsumers": {"namespaces": namespaces}},
+            "spec.allowedConsumers.namespaces",
+            'from "Names" needs names: list the namespaces, for example names: [team-a]',
+        )
+        for label, namespaces in (
+            ("no names", {"from": "Names"}),
+            ("an empty list of names", {"from": "Names", "names": []}),
+        )
+    ),
+    _provider(
+        "names that nobody reads",
+        "somebody believes that only team-a is served",
+        {"allowedConsumers": {"namespaces": {"from": "All", "names": ["team-a"]}}},
+        "spec.allowedConsumers.namespaces",
+        'names has no effect with from "All": write from: Names, or remove names',
+    ),
+    _provider(
+        "consumers with a wildcard",
+        "names are names",
+        {"allowedConsumers": {"namespaces": {"from": "Names", "names": ["team-*"]}}},
+        "spec.allowedConsumers.namespaces.names[0]",
+        _NAMESPACE("team-*"),
+    ),
+    _provider(
+        "consumers twice",
+        "a set has each once",
+        {"allowedConsumers": {"namespaces": {"from": "Names", "names": ["a", "a"]}}},
+        "spec.allowedConsumers.namespaces.names[1]",
+    ),
+    _provider(
+        "consumers by label",
+        "arrives with Selector",
+        {"allowedConsumers": {"namespaces": {"from": "Selector"}}},
+        "spec.allowedConsumers.namespaces.from",
+    ),
+    _provider("empty consumers", "it says nothing", {"allowedConsumers": {}}, "spec.allowedConsumers.namespaces"),
+)
+
+_JOBS: tuple[Case, ...] = (
+    _provider(
+        "jobs in full",
+        "how Jobs run is the platform team's choice",
+        {
+            "jobs": {
+                "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cpu": 1, "memory": "1.5Gi"}},
+                "nodeSelector": {"kubernetes.io/arch": "amd64"},
+                "tolerations": [
+                    {"operator": "Exists"},
+                    {"key": "db", "value": "yes", "effect": "NoExecute", "tolerationSeconds": 60},
+                ],
+                "imagePullSecrets": [{"name": "registry"}],
+                "activeDeadlineSeconds": 60,
+                "serviceAccountName": "migrations",
+            }
+        },
+    ),
+    _provider(
+        "a quantity with a typo",
+        "the Job would be refused later, where nobody looks",
+        {"jobs": {"resources": {"limits": {"memory": "64 MB"}}}},
+        "spec.jobs.resources.limits",
+    ),
+    _provider(
+        "toleration of nothing",
+        "Kubernetes refuses the Job",
+        {"jobs": {"tolerations": [{"effect": "NoSchedule"}]}},
+        "spec.jobs.tolerations[0]",
+        "without a key a toleration matches every taint: write operator: Exists, or a key",
+    ),
+    _provider(
+        "toleration with a value that is not compared",
+        "Kubernetes refuses the Job",
+        {"jobs": {"tolerations": [{"key": "db", "operator": "Exists", "value": "yes"}]}},
+        "spec.jobs.tolerations[0]",
+        'value has no effect with operator "Exists": remove value, or write operator: Equal',
+    ),
+    _provider(
+        "toleration for a while of an effect that does not evict",
+        "Kubernetes refuses the Job",
+        {"jobs": {"tolerations": [{"key": "db", "effect": "NoSchedule", "tolerationSeconds": 1}]}},
+        "spec.jobs.tolerations[0]",
+        "tolerationSeconds has no effect here: write effect: NoExecute, or remove tolerationSeconds",
+    ),
+    _provider(
+        "pull secret with a capital",
+        "no Secret has such a name",
+        {"jobs": {"imagePullSecrets": [{"name": "Registry"}]}},
+        "spec.jobs.imagePullSecrets[0].name",
+        _SECRET("Registry"),
+    ),
+    _provider(
+        "service account with a capital",
+        "no ServiceAccount has such a name",
+        {"jobs": {"serviceAccountName": "Migrations"}},
+        "spec.jobs.serviceAccountName",
+        '"Migrations" is not the name of a ServiceAccount: write lower-case letters, digits, "-" and ".", beginning '
+        "and ending with a letter or digit",
+    ),
+    _provider(
+        "a deadline of a second",
+        "no Job can finish",
+        {"jobs": {"activeDeadlineSeconds": 1}},
+        "spec.jobs.activeDeadlineSeconds",
+    ),
+)
+
+_POSTGRES: tuple[Case, ...] = (
+    _postgres("a CloudNativePG Cluster", "one of two ways to name a server", CLUSTER),
+    _postgres(
+        "a CloudNativePG Cluster without a login",
+        "the function answers InvalidSpec until it can manage roles there",
+        CLUSTER | {"connectionSecret": None},
+    ),
+    _postgres(
+        "a CloudNativePG Cluster in the claim's namespace",
+        "a claimed provider names no namespace",
+        CLUSTER | {"clusterRef": {"name": "pg", "namespace": None}, "connectionSecret": {"namespace": None}},
+    ),
+    _postgres(
+        "another server in full",
+        "each field at a value that is not its default",
+        {
+            "port": 6432,
+            "sslMode": "verify-ca",
+            "caBundle": PEM,
+            "database": "Notes-db",
+            "enablePgVector": False,
+            "extensionSchema": "extensions",
+            "connectionLimit": 20,
+            "statementTimeout": "5min",
+        },
+    ),
+    *(
+        _postgres(
+            name,
+            "there is one server",
+            change,
+            says="exactly one of clusterRef and host says where PostgreSQL is: write clusterRef for a CloudNativePG "
+            "Cluster, or host for any other server",
+        )
+        for name, change in (("no server", {"host": None}), ("two servers", {"clusterRef": {"name": "pg"}}))
+    ),
+    _postgres(
+        "a host without a login",
+        "somebody must make roles",
+        {"connectionSecret": None},
+        says='host "db.example.com" needs a login for the Jobs: write connectionSecret, a Secret with username and '
+        "password",
+    ),
+    _postgres(
+        "a Cluster's port",
+        "the operator decides it",
+        CLUSTER | {"port": 6432},
+        says="port has no effect with clusterRef (CloudNativePG listens on 5432): remove port",
+    ),
+    _postgres(
+        "a Cluster's CA",
+        "the operator makes it, and rotates it",
+        CLUSTER | {"caBundle": PEM},
+        says="caBundle has no effect with clusterRef (the CA is the Cluster's own): remove caBundle",
+    ),
+    *(
+        _postgres(
+            f"a CA with sslMode {mode}",
+            "somebody believes that the server is verified",
+            {"caBundle": PEM, "sslMode": mode},
+            says=f'caBundle has no effect with sslMode "{mode}": write sslMode: verify-full, or remove caBundle',
+        )
+        for mode in ("disable", "require")
+    ),
+    _postgres(
+        "a Cluster and a login in two namespaces",
+        "a Job mounts from its own namespace only",
+        CLUSTER | {"connectionSecret": {"name": "admin", "namespace": "other"}},
+        says='connectionSecret.namespace "other" differs from clusterRef.namespace "databases": Jobs mount both, write '
+        "the same namespace twice",
+    ),
+    _postgres(
+        "a Cluster with a dot",
+        "its Services could not be named",
+        CLUSTER | {"clusterRef": {"name": "pg.main", "namespace": "databases"}},
+        ".clusterRef.name",
+        '"pg.main" is not the name of a Cluster: write at most 50 lower-case letters, digits and "-", beginning with a '
+        'letter, for example "pg"',
+    ),
+    _postgres(
+        "a Cluster's namespace with a capital",
+        "no namespace has such a name",
+        CLUSTER | {"clusterRef": {"name": "pg", "namespace": "DB"}, "connectionSecret": {"namespace": None}},
+        ".clusterRef.namespace",
+        _NAMESPACE("DB"),
+    ),
+    *(
+        _postgres(
+            name,
+            "port and login have fields of their own",
+            {"host": host},
+            ".host",
+            "write a DNS name or an IPv4 address alone, without scheme or port (postgres.port has the port), for "
+            'example "db.example.com"',
+        )
+        for name, host in (
+            ("a host with its port", "db.example.com:5432"),
+            ("a URI as host", "postgresql://admin@db.example.com/app"),
+        )
+    ),
+    _postgres("port 0", "no server listens there", {"port": 0}, ".port"),
+    _postgres("port 65536", "no server listens there", {"port": 65536}, ".port"),
+    _postgres("sslMode prefer", "it falls back to plain text in silence", {"sslMode": "prefer"}, ".sslMode"),
+    _postgres(
+        "a CA in base64",
+        "libpq reads PEM",
+        {"caBundle": "LS0tLS1CRUdJTg=="},
+        ".caBundle",
+        "write PEM text, not base64 of it or a file's name: it begins with -----BEGIN CERTIFICATE-----",
+    ),
+    _postgres(
+        "a CA with its key",
+        "everybody who may read the provider could read it",
+        {"caBundle": PEM + _KEY},
+        ".caBundle",
+        "holds a private key, which everybody could read here: remove the key, write only the certificates, and "
+        "replace that key",
+    ),
+    _postgres(
+        "a database with a space",
+        "connection strings would need quotes",
+        {"database": "my app"},
+        ".database",
+        '"my app" is not the name of a database: write letters, digits, "_", "." or "-", beginning and ending with a '
+        'letter, digit or "_", for example "app"',
+    ),
+    _postgres(
+        "a template as database",
+        "each new database would be a copy",
+        {"database": "template1"},
+        ".database",
+        '"template1" is a template of new databases: write a database of your own, for example "app"',
+    ),
+    _postgres(
+        "an extension schema with a capital",
+        "it would need quotes",
+        {"extensionSchema": "Extensions"},
+        ".extensionSchema",
+        _SCHEMA("Extensions", "public"),
+    ),
+    _postgres(
+        "a login Secret with a capital",
+        "no Secret has such a name",
+        {"connectionSecret": {"name": "Admin"}},
+        ".connectionSecret.name",
+        _SECRET("Admin"),
+    ),
+    _postgres(
+        "a login Secret's namespace with a dot",
+        "no namespace has such a name",
+        {"connectionSecret": {"namespace": "a.b"}},
+        ".connectionSecret.namespace",
+        _NAMESPACE("a.b"),
+    ),
+    _postgres("no connections", "nobody could log in", {"connectionLimit": 0}, ".connectionLimit"),
+    *(
+        _postgres(
+            f"statementTimeout {value}",
+            "PostgreSQL would refuse it, or take it for milliseconds",
+            {"statementTimeout": value},
+            ".statementTimeout",
+            f'"{value}" is not a timeout: write a number and its unit, ms, s, min or h, at most 99h, for example "30s" '
+            'or "5min"',
+        )
+        for value in ("30", "0s", "1000h", "5 min", "1d")
+    ),
+    *(
+        _postgres(f"statementTimeout {value}", "PostgreSQL takes it", {"statementTimeout": value})
+        for value in ("250ms", "30s", "5min", "1h")
+    ),
+)
+
+PROVIDER = (
+    _provider("minimal", "a host and a login are enough", {}),
+    _provider("no type", "the type says which block counts", {"type": None}, "spec.type"),
+    _provider("a type of a later release", "what has no effect does not exist", {"type": "redis"}, "spec.type"),
+    _provider(
+        "no block",
+        "the type's block says where the backend is",
+        {"postgres": None},
+        "spec",
+        'type "postgres" needs its block: write postgres with a clusterRef or a host',
+    ),
+    *(
+        _provider(f"adoption {name}", "one of three answers", {"adoption": name})
+        for name in ("Allow", "Forbid", "Require")
+    ),
+    _provider("adoption Never", "there is no such answer", {"adoption": "Never"}, "spec.adoption"),
+    _provider(
+        "a block of a later release", "what has no effect does not exist", {"redis": {"host": "r"}}, "spec.redis"
+    ),
+    *_CONSUMERS,
+    *_JOBS,
+    *_POSTGRES,
+)
+
+CASES = MEMORY + PROVIDER

@@ -1,0 +1,200 @@
+"""Search at size, against numpy: exact without an index, right with one."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pgvector import HalfVector
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from tests.datamodel.homes import Home, call, made
+from tests.postgres import Connection, Database, Postgres
+
+Matrix = np.ndarray[tuple[int, ...], np.dtype[Any]]
+
+
+def clustered(rows: int, dimension: int, seed: int = 7) -> Matrix:
+    """Vectors around fifty centres, as embeddings of texts are."""
+    random = np.random.default_rng(seed)
+    centres = random.standard_normal((50, dimension), dtype=np.float32)
+    noise = random.standard_normal((rows, dimension), dtype=np.float32)
+    return centres[random.integers(0, 50, rows)] + np.float32(0.5) * noise
+
+
+def load(connection: Connection, vectors: Matrix, *, dataset: str = "notes", prefix: str = "k", kind: str) -> None:
+    """Loads by binary COPY; the texts are `number N` and the metadata say N modulo 10."""
+    statement = "COPY memory_embeddings (dataset, key, content, metadata, embedding) FROM STDIN WITH (FORMAT BINARY)"
+    with connection.cursor().copy(statement) as copy:
+        copy.set_types(["text", "text", "text", "jsonb", kind])
+        for number, vector in enumerate(vectors):
+            copy.write_row([dataset, f"{prefix}{number}", f"number {number}", Jsonb({"digit": number % 10}), vector])
+
+
+def nearest(vectors: Matrix, query: Matrix, metric: str, among: Sequence[int] | None = None) -> list[str]:
+    """Computes the ten nearest in double precision."""
+    numbers = np.arange(len(vectors)) if among is None else np.asarray(among)
+    wide, point = vectors[numbers].astype(np.float64), query.astype(np.float64)
+    products = wide @ point
+    if metric == "ip":
+        distance = -products
+    elif metric == "l2":
+        distance = np.linalg.norm(wide - point, axis=1)
+    else:
+        distance = 1 - products / (np.linalg.norm(wide, axis=1) * np.linalg.norm(point))
+    return [f"k{number}" for number in numbers[np.argsort(distance, kind="stable")[:10]]]
+
+
+def found(connection: Connection, *arguments: Any, **named: Any) -> list[str]:
+    return [row[1] for row in call(connection, "memory_search", "notes", *arguments, **named)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Large:
+    """20,000 embeddings of 1536 dimensions, 500 of another dataset between them, and some queries."""
+
+    home: Home
+    writer: Connection
+    vectors: Matrix
+    queries: Matrix
+
+
+@pytest.fixture(scope="module")
+def large(postgres_servers: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Large]:
+    server: Postgres = postgres_servers.get(18)
+    folder = tmp_path_factory.mktemp("large") / "request"
+    with server.database() as database, made(database, folder, dimension=1536) as home, home.writer() as writer:
+        vectors = clustered(20_000, 1536)
+        random = np.random.default_rng(11)
+        queries = vectors[random.integers(0, 20_000, 8)] + random.standard_normal((8, 1536), dtype=np.float32) / 4
+        other = home.new_dataset()
+        # Nearer to the queries than anything of ours.
+        load(writer, np.repeat(queries, 60, axis=0), dataset=other, prefix="x", kind="vector")
+        load(writer, vectors, kind="vector")
+        with home.owner() as owner:
+            owner.execute("ANALYZE memory_embeddings")
+        yield Large(home, writer, vectors, queries)
+
+
+def test_exact_top_ten_of_twenty_thousand(large: Large) -> None:
+    for query in large.queries:
+        assert found(large.writer, query) == nearest(large.vectors, query, "cosine")
+
+
+def test_filtered_top_ten_of_twenty_thousand(large: Large) -> None:
+    for query in large.queries:
+        answer = found(large.writer, query, filter=Jsonb({"digit": 3}))
+        assert answer == nearest(large.vectors, query, "cosine", range(3, 20_000, 10))
+
+
+def test_words_find_one_of_twenty_thousand(large: Large) -> None:
+    assert found(large.writer, query="number 12345") == ["k12345"]
+
+
+def test_both_put_what_both_find_first(large: Large) -> None:
+    query = large.queries[0]
+    expected = nearest(large.vectors, query, "cosine")
+    ninth = expected[8]
+    assert found(large.writer, query, f"number {ninth[1:]}") == [ninth, *[key for key in expected if key != ninth]]
+
+
+def stored(vectors: Matrix, kind: str) -> Matrix:
+    return vectors.astype(np.float16) if kind == "halfvec" else vectors
+
+
+@pytest.mark.parametrize(
+    ("metric", "kind", "dimension"),
+    [
+        *[pytest.param(m, k, 64, id=f"{m}-{k}") for m in ("cosine", "l2", "ip") for k in ("vector", "halfvec")],
+        pytest.param("cosine", "halfvec", 3072, id="auto-3072"),
+    ],
+)
+def test_metrics_and_storage_with_and_without_an_index(
+    database: Database, tmp_path: Path, metric: str, kind: str, dimension: int
+) -> None:
+    storage = "auto" if dimension == 3072 else {"vector": "full", "halfvec": "half"}[kind]
+    settings = {"metric": metric, "storage": storage, "dimension": dimension}
+    with made(database, tmp_path / "request", **settings) as home, home.writer() as writer, home.owner() as owner:
+        vectors = clustered(2000 if dimension == 3072 else 4000, dimension)
+        queries = vectors[:5] + np.float32(0.1)
+        literal = writer.execute(
+            "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attname = 'embedding'"
+        )
+        assert (f"{kind}({dimension})",) in literal.fetchall()
+        load_any(writer, vectors, kind)
+        owner.execute("ANALYZE memory_embeddings")
+        expected = [nearest(stored(vectors, kind), stored(query, kind), metric) for query in queries]
+        assert [found(writer, query) for query in queries] == expected
+        build_index(owner, metric, kind)
+        with writer.transaction():
+            answers = [found(writer, query) for query in queries]
+            scans = index_scans(writer)
+        assert scans == len(queries), "the index answers"
+        hits = sum(len(set(answer) & set(truth)) for answer, truth in zip(answers, expected, strict=True))
+        assert hits >= 0.9 * 10 * len(queries)
+        assert [row[6] for row in call(writer, "memory_search", "notes", queries[0])] == sorted(
+            row[6] for row in call(writer, "memory_search", "notes", queries[0])
+        )
+
+
+def load_any(connection: Connection, vectors: Matrix, kind: str) -> None:
+    """Loads what numpy has as float32, as the column's type."""
+    if kind == "vector":
+        load(connection, vectors, kind=kind)
+        return
+    load(connection, [HalfVector(vector) for vector in vectors], kind=kind)  # type: ignore[arg-type]
+
+
+def build_index(owner: Connection, metric: str, kind: str = "vector") -> None:
+    """Builds what maintenance will, once a dataset has earned it."""
+    operators = sql.Identifier("public", f"{kind}_{metric}_ops")
+    statement = sql.SQL("CREATE INDEX memory_embeddings_vector_idx ON memory_embeddings USING hnsw (embedding {})")
+    owner.execute(statement.format(operators))
+
+
+def index_scans(connection: Connection) -> int:
+    """Counts the scans of the approximate index in the transaction so far."""
+    row = connection.execute(
+        "SELECT pg_stat_get_xact_numscans('notes.memory_embeddings_vector_idx'::regclass)"
+    ).fetchone()
+    assert row
+    return int(row[0])
+
+
+@pytest.mark.parametrize("iterative", ["relaxed_order", "strict_order", "off"])
+def test_with_an_index_every_answer_is_whole(any_database: Database, tmp_path: Path, iterative: str) -> None:
+    """A filter, or another dataset in the same index, hides most of what an approximate scan visits."""
+    with (
+        made(any_database, tmp_path / "request", dimension=32) as home,
+        home.writer() as writer,
+        home.owner() as owner,
+    ):
+        vectors = clustered(4000, 32)
+        few = home.new_dataset()
+        load(writer, vectors, kind="vector")
+        load(writer, -vectors[:15], dataset=few, prefix="f", kind="vector")
+        rare = [7, 77, 777, 1777, 2777, 3777, 17, 27, 37, 47, 57, 67]
+        keys = [f"k{number}" for number in rare]
+        writer.execute("UPDATE memory_embeddings SET metadata = '{\"rare\": true}' WHERE key = ANY(%s)", [keys])
+        build_index(owner, "cosine")
+        owner.execute("ANALYZE memory_embeddings")
+        writer.execute(sql.SQL("SET hnsw.iterative_scan = {}").format(iterative))
+        for query in vectors[:5] + np.float32(0.1):
+            # Whatever the planner would choose: the approximate scan is what is to be tried.
+            with writer.transaction():
+                writer.execute(
+                    "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off"
+                )
+                answer = found(writer, query, filter=Jsonb({"rare": True}))
+                truth = nearest(vectors, query, "cosine", sorted(rare))
+                assert len(answer) == 10
+                assert set(answer) <= set(keys)
+                assert len(set(answer) & set(truth)) >= 9, "the index is approximate"
+                theirs = call(writer, "memory_search", few, query)
+                assert len(theirs) == 10
+                assert all(row[1].startswith("f") for row in theirs)
+                assert len(found(writer, query, limit=100)) == 100
+                assert index_scans(writer) > 0

@@ -1,0 +1,136 @@
+"""The folders of `examples/`: what a person wrote, what a control plane makes of it, and what the function answers.
+
+    provider.yaml, claim.yaml   what a person writes
+    xr.yaml                     the composite that Crossplane makes from the claim
+    required.yaml               the provider's composite, probed
+    observed.yaml               the composed objects once all is done, with all that servers add
+    expected/*.yaml             the function's answers: to the provider, to the new claim (first), to the settled one
+
+`MEMORY_UPDATE_GOLDENS=1` writes all but the first line anew; the diff is then to be reviewed.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from tests.function import worlds
+from tests.function.harness import Answer, Object, World, complete, dump, pipeline_input, reported, run, step
+from tests.schemas import ROOT
+
+UPDATE = bool(os.environ.get("MEMORY_UPDATE_GOLDENS"))
+FOLDERS = sorted(path.parent for path in (ROOT / "examples").glob("*/claim.yaml"))
+_CA = (Path(__file__).parent / "ca.pem").read_text()
+_RESOURCE_KEY = "crossplane.io/composition-resource-name"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One folder."""
+
+    folder: Path
+
+    def read(self, name: str) -> Object:
+        """The one object of a file."""
+        body: Object = yaml.safe_load((self.folder / name).read_text())
+        return body
+
+    @property
+    def composite(self) -> Object:
+        """What Crossplane makes from the claim."""
+        claim = self.read("claim.yaml")
+        metadata = claim["metadata"]
+        name = f"{metadata['name']}-x7k2p"
+        return worlds.xr("XMemory", name, claim["spec"], (metadata["namespace"], metadata["name"]), _uid(name))
+
+    @property
+    def provider_composite(self) -> Object:
+        """What Crossplane makes from the provider's claim, or what the platform team wrote."""
+        body = self.read("provider.yaml")
+        metadata = body["metadata"]
+        if body["kind"] == "XMemoryProvider":
+            return worlds.xr("XMemoryProvider", metadata["name"], body["spec"], None, _uid(metadata["name"]))
+        name = f"{metadata['name']}-q4m9z"
+        return worlds.xr("XMemoryProvider", name, body["spec"], (metadata["namespace"], metadata["name"]), _uid(name))
+
+    def observed(self) -> dict[str, Object]:
+        """The composed objects by key."""
+        found = yaml.safe_load_all((self.folder / "observed.yaml").read_text())
+        return {body["metadata"]["annotations"][_RESOURCE_KEY]: body for body in found if body}
+
+    def world(self, *, settled: bool) -> World:
+        """What a call for the Memory sees."""
+        seen = self.observed() if settled else {}
+        return World(xr=self.read("xr.yaml"), observed=seen, providers=(self.read("required.yaml"),))
+
+    def answers(self) -> dict[str, Answer]:
+        """The function's answer to each golden's question."""
+        return {
+            "provider": probed(
+                World(self.provider_composite, settings=pipeline_input("memoryprovider"), credentials={})
+            )[1],
+            "first": run(self.world(settled=False)),
+            "settled": run(self.world(settled=True)),
+        }
+
+    def write(self) -> None:
+        """Write everything that a machine makes, goldens last."""
+        provider = World(self.provider_composite, settings=pipeline_input("memoryprovider"), credentials={})
+        required = probed(provider)[0].xr
+        self._write("xr.yaml", dump(self.composite))
+        self._write("required.yaml", dump(required))
+        settled = provisioned(World(xr=self.composite, providers=(required,)))
+        self._write("observed.yaml", "---\n".join(dump(body) for _, body in sorted(settled.observed.items())))
+        for name, answer in self.answers().items():
+            self._write(f"expected/{name}.yaml", answer.to_yaml())
+
+    def _write(self, name: str, text: str) -> None:
+        path = self.folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+
+
+def probed(world: World) -> tuple[World, Answer]:
+    """A provider whose probe has answered."""
+    world, answer = step(world)
+    if not answer.resources:
+        return world, answer
+    report = next(key for key, body in answer.resources.items() if body["kind"] == "ConfigMap")
+    probe = next(key for key, body in answer.resources.items() if body["kind"] == "Job")
+    found = reported(
+        world.observed[report],
+        "probe",
+        hash=probe.removeprefix("probe-"),
+        code=0,
+        reason="Succeeded",
+        message="",
+        server={"version": "18.4", "capabilities": ["create-on-database", "createrole", "pgvector", "pgvector/0.8.5"]},
+        caBundle=_CA,
+    )
+    seen = {**world.observed, report: found, probe: complete(world.observed[probe])}
+    return step(world.but(observed=seen))
+
+
+def provisioned(world: World) -> World:
+    """A Memory whose Job has run and reported; one that is refused stays as it is."""
+    for _ in range(4):
+        world, answer = step(world)
+        seen = dict(world.observed)
+        for key in answer.jobs():
+            report = next(name for name, body in seen.items() if body["kind"] == "ConfigMap")
+            seen[report] = _installed(seen[report], key.split("-")[1], world.xr["spec"]["embeddings"]["enabled"])
+        world = world.but(observed=seen)
+    return world
+
+
+def _installed(report: Object, content_hash: str, embeddings: bool) -> Object:
+    modules = [{"name": "core", "version": "1"}, *([{"name": "embeddings", "version": "1"}] if embeddings else [])]
+    return reported(report, "provision", hash=content_hash, code=0, reason="Succeeded", message="", modules=modules)
+
+
+def _uid(name: str) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, name))

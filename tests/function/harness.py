@@ -1,0 +1,364 @@
+"""Requests out of plain objects, and answers back into them; a control plane in miniature for one composite."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import hashlib
+import json
+from base64 import b64encode
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from crossplane.function.proto.v1 import run_function_pb2 as fnv1
+from google.protobuf import json_format
+
+from function.decode import to_dict
+from function.fn import FunctionRunner
+from tests.schemas import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ROOT_KEY = bytes(range(32))
+TIME = "2026-01-01T00:00:00Z"
+Object = dict[str, Any]
+
+
+def pipeline_input(composition: str = "memory") -> Object:
+    """The `input` of a Composition's step."""
+    body = yaml.safe_load((ROOT / "compositions" / f"{composition}.yaml").read_text())
+    found: Object = body["spec"]["pipeline"][0]["input"]
+    return found
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything that a call sees.
+
+    Attributes:
+        xr: The composite.
+        observed: Composed resources by key.
+        providers: What a control plane would find; requirements are resolved against these.
+        settings: The step's input.
+        credentials: Pipeline credentials.
+        resolved: False: no requirement is resolved yet.
+        old_form: Answer requirements as v1.20 does.
+        published: Connection details that the control plane has published for the composite.
+    """
+
+    xr: Object
+    observed: Mapping[str, Object] = field(default_factory=dict)
+    providers: tuple[Object, ...] = ()
+    settings: Object = field(default_factory=pipeline_input)
+    credentials: Mapping[str, Mapping[str, bytes]] = field(default_factory=lambda: {"root-key": {"current": ROOT_KEY}})
+    resolved: bool = True
+    old_form: bool = False
+    published: Mapping[str, bytes] = field(default_factory=dict)
+
+    def but(self, **changes: Any) -> World:
+        """The same with some things else."""
+        return replace(self, **changes)
+
+    def with_spec(self, **fields: Any) -> World:
+        """The same with fields of the composite's spec replaced (dotted by two underscores), or removed by None."""
+        xr = copy.deepcopy(self.xr)
+        for path, value in fields.items():
+            *parents, last = path.split("__")
+            target = xr["spec"]
+            for parent in parents:
+                target = target.setdefault(parent, {})
+            if value is None:
+                target.pop(last, None)
+            else:
+                target[last] = value
+        return self.but(xr=xr)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response as plain objects."""
+
+    response: fnv1.RunFunctionResponse
+
+    @property
+    def resources(self) -> dict[str, Object]:
+        return {key: to_dict(each.resource) for key, each in sorted(self.response.desired.resources.items())}
+
+    @property
+    def status(self) -> Object:
+        found: Object = to_dict(self.response.desired.composite.resource).get("status", {})
+        return found
+
+    @property
+    def conditions(self) -> dict[str, tuple[bool, str]]:
+        """Type to whether it holds and the reason."""
+        return {
+            each.type: (each.status == fnv1.STATUS_CONDITION_TRUE, each.reason) for each in self.response.conditions
+        }
+
+    def message(self, kind: str) -> str:
+        return next(each.message for each in self.response.conditions if each.type == kind)
+
+    @property
+    def ready(self) -> bool:
+        return self.response.desired.composite.ready == fnv1.READY_TRUE
+
+    @property
+    def fatal(self) -> str:
+        return next((each.message for each in self.response.results if each.severity == fnv1.SEVERITY_FATAL), "")
+
+    @property
+    def ttl(self) -> int:
+        return self.response.meta.ttl.seconds
+
+    def jobs(self) -> list[str]:
+        return [key for key in self.resources if key.startswith("provision-")]
+
+    def key(self, prefix: str) -> str:
+        """The one key with a prefix."""
+        (found,) = [key for key in self.resources if key.startswith(prefix)]
+        return found
+
+    def to_yaml(self) -> str:
+        """All of it, for a golden file: in a stable order, a person can read it."""
+        desired = self.response.desired
+        body = {
+            "ttl": self.ttl,
+            "ready": fnv1.Ready.Name(desired.composite.ready),
+            "conditions": [json_format.MessageToDict(each) for each in self.response.conditions],
+            "results": [json_format.MessageToDict(each) for each in self.response.results],
+            "requirements": json_format.MessageToDict(self.response.requirements),
+            "status": self.status,
+            "resources": {
+                key: {"ready": fnv1.Ready.Name(desired.resources[key].ready), "resource": body}
+                for key, body in self.resources.items()
+            },
+        }
+        return dump(body)
+
+
+def dump(body: Any) -> str:
+    """YAML as all files of `examples/` are written."""
+    text: str = yaml.safe_dump(body, sort_keys=True, width=120, default_flow_style=False)
+    return text
+
+
+def request(world: World, asked: Mapping[str, fnv1.ResourceSelector] | None = None) -> fnv1.RunFunctionRequest:
+    """The request that a control plane sends; `asked` are the requirements of the last answer."""
+    req = fnv1.RunFunctionRequest()
+    req.meta.tag = hashlib.sha256(json.dumps(world.xr, sort_keys=True).encode()).hexdigest()
+    req.observed.composite.resource.update(world.xr)
+    req.observed.composite.connection_details.update(world.published)
+    req.input.update(world.settings)
+    for key, body in world.observed.items():
+        req.observed.resources[key].resource.update(body)
+    for name, data in world.credentials.items():
+        req.credentials[name].credential_data.data.update(data)
+    answers = req.extra_resources if world.old_form else req.required_resources
+    for name, selector in (asked or {}).items():
+        if not world.resolved:
+            continue
+        answers[name].SetInParent()
+        for body in world.providers:
+            if _matches(selector, body):
+                answers[name].items.add().resource.update(body)
+    return req
+
+
+def _matches(selector: fnv1.ResourceSelector, body: Object) -> bool:
+    if selector.HasField("match_name"):
+        return bool(body["metadata"]["name"] == selector.match_name)
+    labels = body["metadata"].get("labels", {})
+    return all(labels.get(key) == value for key, value in selector.match_labels.labels.items())
+
+
+def call(req: fnv1.RunFunctionRequest) -> fnv1.RunFunctionResponse:
+    """One call, in this process."""
+    return asyncio.run(FunctionRunner().RunFunction(req, None))  # type: ignore[arg-type]  # the context is not used
+
+
+def run(world: World) -> Answer:
+    """Call until two requirements in a row are equal, as Crossplane does (five times at most)."""
+    asked: dict[str, fnv1.ResourceSelector] = {}
+    for _ in range(5):
+        rsp = call(request(world, asked))
+        wanted = rsp.requirements.extra_resources if world.old_form else rsp.requirements.resources
+        if rsp.results and any(each.severity == fnv1.SEVERITY_FATAL for each in rsp.results):
+            return Answer(rsp)
+        if dict(wanted) == asked:
+            return Answer(rsp)
+        asked = dict(wanted)
+    msg = "the requirements never became stable"
+    raise AssertionError(msg)
+
+
+def served(key: str, body: Object, composite: Object | None = None) -> Object:
+    """An object of a composite as a server gives it back: with all that servers and controllers add."""
+    body = copy.deepcopy(body)
+    uid = _uid(key + body["metadata"]["name"])
+    body["metadata"] |= {
+        "uid": uid,
+        "resourceVersion": "4711",
+        "generation": 1,
+        "creationTimestamp": TIME,
+        "managedFields": [{"manager": "apiextensions.crossplane.io/composed", "operation": "Apply", "time": TIME}],
+        "annotations": {"crossplane.io/composition-resource-name": key},
+        "ownerReferences": [_owner(composite or {"kind": "XMemory", "metadata": {"name": "xr", "uid": uid}})],
+    }
+    body["metadata"]["labels"]["crossplane.io/composite"] = body["metadata"]["ownerReferences"][0]["name"]
+    if body["kind"] == "Job":
+        _job_defaults(body, uid)
+        _fields_without_a_value(body["spec"])
+    if body["kind"] == "CronJob":
+        body["spec"] |= {"suspend": False}
+        _fields_without_a_value(body["spec"]["jobTemplate"]["spec"])
+        _pod_defaults(body["spec"]["jobTemplate"]["spec"]["template"]["spec"])
+    if body["kind"] == "ServiceAccount":
+        body["secrets"] = [{"name": "token"}]
+    return body
+
+
+def _owner(composite: Object) -> Object:
+    metadata = composite["metadata"]
+    owner = {"apiVersion": "memory.proompteng.ai/v1alpha1", "kind": composite["kind"], "controller": True}
+    return {**owner, "name": metadata["name"], "uid": metadata["uid"], "blockOwnerDeletion": True}
+
+
+def _fields_without_a_value(spec: Object) -> None:
+    """Its Go type has no omitempty for these, so a server may write them out."""
+    for rule in spec["podFailurePolicy"]["rules"]:
+        rule.setdefault("onExitCodes", None)
+        rule.setdefault("onPodConditions", None)
+    spec["template"]["metadata"]["creationTimestamp"] = None
+
+
+def _job_defaults(body: Object, uid: str) -> None:
+    added = {
+        "controller-uid": uid,
+        "job-name": body["metadata"]["name"],
+        "batch.kubernetes.io/controller-uid": uid,
+        "batch.kubernetes.io/job-name": body["metadata"]["name"],
+    }
+    body["metadata"]["labels"] |= added
+    body["spec"]["template"]["metadata"]["labels"] |= added
+    body["spec"] |= {
+        "completionMode": "NonIndexed",
+        "completions": 1,
+        "parallelism": 1,
+        "suspend": False,
+        "manualSelector": False,
+        "podReplacementPolicy": "Failed",
+        "selector": {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}},
+    }
+    _pod_defaults(body["spec"]["template"]["spec"])
+    body["status"] = {"active": 1, "startTime": TIME}
+
+
+def _pod_defaults(spec: Object) -> None:
+    spec |= {
+        "dnsPolicy": "ClusterFirst",
+        "schedulerName": "default-scheduler",
+        "terminationGracePeriodSeconds": 30,
+        "serviceAccount": spec["serviceAccountName"],
+    }
+    for container in spec["containers"]:
+        container |= {
+            "imagePullPolicy": "IfNotPresent",
+            "terminationMessagePath": "/dev/termination-log",
+            "terminationMessagePolicy": "File",
+        }
+
+
+def _uid(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return f"{digest[:8]}-{digest[8:12]}-4{digest[13:16]}-8{digest[17:20]}-{digest[20:32]}"
+
+
+def complete(job: Object, time: str = TIME) -> Object:
+    """A Job that has succeeded."""
+    condition = {"type": "Complete", "status": "True", "lastTransitionTime": time, "reason": "CompletionsReached"}
+    return {**job, "status": {"succeeded": 1, "conditions": [condition]}}
+
+
+def failed(job: Object, code: int | None, reason: str = "PodFailurePolicy", time: str = TIME) -> Object:
+    """A Job that has failed, by an exit code or for another reason."""
+    name = job["metadata"]["name"]
+    message = (
+        f"Container migrations for pod databases/{name}-x failed with exit code {code} matching FailJob rule at index 1"
+    )
+    if code is None:
+        message = f"Job has failed: {reason}"
+    condition = {"type": "Failed", "status": "True", "reason": reason, "message": message, "lastTransitionTime": time}
+    return {**job, "status": {"failed": 1, "conditions": [condition]}}
+
+
+def reported(configmap: Object, key: str, **answer: Any) -> Object:
+    """A report ConfigMap that a Job has written to."""
+    return {**configmap, "data": {**configmap.get("data", {}), key: json.dumps(answer)}}
+
+
+def secret_entries(body: Object) -> dict[str, str]:
+    """Decoded entries of a Secret."""
+    from base64 import b64decode  # noqa: PLC0415 - the one place that decodes
+
+    return {key: b64decode(value).decode() for key, value in body["data"].items()}
+
+
+def encoded(text: str) -> str:
+    return b64encode(text.encode()).decode()
+
+
+def step(world: World, **jobs_end: Any) -> tuple[World, Answer]:
+    """One reconcile: call, apply, and let every Job that runs end (`code`, `reason`, `time`; complete by default).
+
+    Jobs that are rendered in this step only start; they end in the next.
+    """
+    answer = run(world)
+    observed: dict[str, Object] = {}
+    for key, body in answer.resources.items():
+        before = world.observed.get(key)
+        if before is None:
+            observed[key] = served(key, body, world.xr)
+            continue
+        observed[key] = _applied(before, body)
+        if body["kind"] == "Job" and not before["status"].get("conditions"):
+            observed[key] = _ended(observed[key], **jobs_end)
+    xr = {**world.xr, "status": {**answer.status, "conditions": _conditions(answer)}}
+    published = dict(answer.response.desired.composite.connection_details) or world.published
+    return world.but(xr=xr, observed=observed, published=published), answer
+
+
+def _applied(before: Object, body: Object) -> Object:
+    """Server-side apply of what we own: data and spec are ours, the rest stays."""
+    after = copy.deepcopy(before)
+    if body["kind"] in {"Secret", "Role", "RoleBinding"}:
+        after |= {key: value for key, value in body.items() if key != "metadata"}
+    return after
+
+
+def _ended(job: Object, code: int | None = 0, reason: str = "PodFailurePolicy", time: str = TIME) -> Object:
+    return complete(job, time) if code == 0 else failed(job, code, reason, time)
+
+
+def _conditions(answer: Answer) -> list[Object]:
+    found = [
+        {"type": kind, "status": str(holds), "reason": reason, "message": answer.message(kind)}
+        for kind, (holds, reason) in answer.conditions.items()
+    ]
+    return [
+        *found,
+        {"type": "Ready", "status": str(answer.ready), "reason": "Available" if answer.ready else "Creating"},
+    ]
+
+
+def settle(world: World, steps: int = 8) -> tuple[World, Answer]:
+    """Reconcile until nothing changes."""
+    for _ in range(steps):
+        after, answer = step(world)
+        if after == world:
+            return after, answer
+        world = after
+    msg = "the composite never settled"
+    raise AssertionError(msg)

@@ -1,0 +1,96 @@
+"""Every example is rendered, compared with its goldens, and accepted by the API servers that would get it."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode
+from typing import TYPE_CHECKING
+
+import pytest
+
+from migrations.request import ProvisionRequest
+from tests.function.examples import FOLDERS, UPDATE, Example
+from tests.function.harness import Answer, secret_entries
+from tests.schemas import ROOT, catalog
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CASES = [pytest.param(Example(folder), id=folder.name) for folder in FOLDERS]
+NAMES = ("provider", "first", "settled")
+pytestmark = pytest.mark.parametrize("example", CASES)
+
+
+@pytest.fixture(autouse=True)
+def _updated(example: Example) -> None:
+    if UPDATE:
+        example.write()
+
+
+def test_says_what_it_shows(example: Example) -> None:
+    heading, _, text = (example.folder / "README.md").read_text().partition("\n\n")
+    assert heading.startswith("# ")
+    assert len(text) > 80, "what the example shows, in a few sentences"
+    assert f"`{example.folder.name}`" in (ROOT / "examples" / "README.md").read_text()
+
+
+def test_composites_are_what_crossplane_makes_of_the_manifests(example: Example) -> None:
+    assert example.read("xr.yaml") == example.composite
+    required = example.read("required.yaml")
+    assert {key: value for key, value in required.items() if key != "status"} == example.provider_composite
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_answer_is_the_golden_one(example: Example, name: str) -> None:
+    golden = (example.folder / "expected" / f"{name}.yaml").read_text()
+    assert example.answers()[name].to_yaml() == golden, "review, then MEMORY_UPDATE_GOLDENS=1 pytest tests/function"
+
+
+def test_manifests_are_accepted_by_the_xrds(example: Example) -> None:
+    known = catalog()
+    for name in ("provider.yaml", "claim.yaml", "xr.yaml", "required.yaml"):
+        body = example.read(name)
+        body.pop("status", None)
+        assert known.problems(body) == [], name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rendered_objects_are_accepted_by_the_api_server(example: Example, name: str) -> None:
+    known = catalog("crossplane", "cloudnative-pg", "provider-kubernetes")
+    answer = example.answers()[name]
+    for key, body in answer.resources.items():
+        assert known.problems(body) == [], key
+    composite = example.read("required.yaml" if name == "provider" else "xr.yaml")
+    assert known.problems({**composite, "status": answer.status}) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_connection_secrets_hold_a_password(example: Example, name: str) -> None:
+    """The policy: no plaintext password anywhere else, in any encoding that a Secret uses."""
+    answers = example.answers()
+    passwords = {
+        secret_entries(body)["password"] for body in answers["settled"].resources.values() if _is_binding(body)
+    }
+    assert passwords or example.folder.name == "refused"
+    for text in _texts_outside_bindings(answers[name]):
+        for password in passwords:
+            assert password not in text
+
+
+def _is_binding(body: dict[str, object]) -> bool:
+    return body.get("type") == "servicebinding.io/memory"
+
+
+def _texts_outside_bindings(answer: Answer) -> Iterator[str]:
+    yield str(answer.response.conditions) + str(answer.response.results) + json.dumps(answer.status)
+    for body in answer.resources.values():
+        if not _is_binding(body):
+            yield json.dumps(body)
+            yield from (b64decode(value).decode() for value in body.get("data", {}).values())
+
+
+def test_request_document_is_what_the_image_reads(example: Example) -> None:
+    """The contract: the image refuses what it does not know, so it must know all that is rendered."""
+    for body in example.answers()["first"].resources.values():
+        if body["kind"] == "Secret":
+            ProvisionRequest.model_validate_json(secret_entries(body)["request.json"])

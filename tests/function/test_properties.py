@@ -1,0 +1,278 @@
+"""What holds for any spec, any order of events, and any process."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from function import names
+from function.resources.projection import project
+from tests.function.harness import Answer, Object, World, call, complete, failed, request, run, served, settle, step
+from tests.function.worlds import memory, provider, world
+from tests.schemas import ROOT
+
+slow = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+NAME = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?", fullmatch=True)
+SPECS = st.fixed_dictionaries(
+    {
+        "dataset": st.fixed_dictionaries(
+            {
+                "name": st.from_regex(r"[a-z0-9]([a-z0-9_.-]{0,20}[a-z0-9])?", fullmatch=True),
+                "schema": st.from_regex(r"[a-l][a-z0-9_]{0,20}", fullmatch=True),
+            }
+        ),
+        "embeddings": st.fixed_dictionaries(
+            {
+                "enabled": st.booleans(),
+                "dimension": st.integers(1, 16000),
+                "metric": st.sampled_from(["cosine", "l2", "ip"]),
+                "storage": st.sampled_from(["auto", "full", "half"]),
+            }
+        ),
+        "access": st.fixed_dictionaries({"readOnlySecret": st.booleans()}),
+        "adopt": st.booleans(),
+    }
+)
+CLAIMS = st.one_of(st.none(), st.tuples(NAME, NAME))
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happens between two reconciles."""
+
+    kind: str
+    value: Any = None
+
+
+EVENTS = st.lists(
+    st.one_of(
+        st.builds(Event, st.just("spec"), st.sampled_from(["simple", "english", "german"])),
+        st.builds(Event, st.just("reader"), st.booleans()),
+        st.builds(Event, st.just("end"), st.sampled_from([0, 1, 10, 11, 30, None])),
+        st.builds(Event, st.just("provider"), st.booleans()),
+        st.builds(Event, st.just("root-key"), st.booleans()),
+        st.builds(Event, st.just("reconcile")),
+    ),
+    max_size=14,
+)
+
+
+def _happen(now: World, event: Event, tick: int) -> World:
+    if event.kind == "spec":
+        return now.with_spec(searchConfig=event.value)
+    if event.kind == "reader":
+        return now.with_spec(access={"readOnlySecret": event.value})
+    if event.kind == "provider":
+        return now.but(providers=(provider(),) if event.value else ())
+    if event.kind == "root-key":
+        return now.but(credentials=world().credentials if event.value else {})
+    if event.kind == "end":
+        return _end_jobs(now, event.value, f"2026-01-01T{tick:02}:00:00Z")
+    return now
+
+
+def _end_jobs(now: World, code: int | None, time: str) -> World:
+    observed = dict(now.observed)
+    for key, body in observed.items():
+        if body["kind"] == "Job" and not body["status"].get("conditions"):
+            reason = "PodFailurePolicy" if code else "DeadlineExceeded"
+            observed[key] = complete(body, time) if code == 0 else failed(body, code, reason, time)
+    return now.but(observed=observed)
+
+
+def _reconciled(now: World) -> World:
+    """Apply an answer; unlike `step`, Jobs go on until an event ends them."""
+    answer = run(now)
+    observed = {
+        key: now.observed[key] if key in now.observed else served(key, body) for key, body in answer.resources.items()
+    }
+    return now.but(observed=observed, xr={**now.xr, "status": answer.status})
+
+
+def _running(observed: Any) -> list[str]:
+    return [
+        key
+        for key, body in observed.items()
+        if key.startswith("provision-") and not body.get("status", {}).get("conditions")
+    ]
+
+
+@slow
+@given(SPECS, CLAIMS)
+def test_the_result_fed_back_changes_nothing(spec: Object, claim: tuple[str, str] | None) -> None:
+    settled, answer = settle(world(memory_xr=memory(claim, **spec)))
+    assert answer.ready
+    again = run(settled)
+    assert again.resources == answer.resources
+    assert again.status == answer.status
+    assert again.response.SerializeToString(deterministic=True) == answer.response.SerializeToString(deterministic=True)
+
+
+@slow
+@given(SPECS, EVENTS)
+def test_never_two_jobs_side_by_side(spec: Object, events: list[Event]) -> None:
+    now = world(memory_xr=memory(**spec))
+    for tick, event in enumerate(events):
+        now = _reconciled(_happen(now, event, tick))
+        assert len(_running(now.observed)) <= 1
+
+
+@slow
+@given(SPECS, EVENTS, st.data())
+def test_taking_something_out_of_the_request_removes_no_resource(
+    spec: Object, events: list[Event], data: st.DataObject
+) -> None:
+    now = world(memory_xr=memory(**spec))
+    for tick, event in enumerate(events):
+        now = _reconciled(_happen(now, event, tick))
+    whole = run(now.but(providers=(provider(),), credentials=world().credentials)).resources
+    lost = data.draw(
+        st.sampled_from([*sorted(now.observed), "provider", "unresolved", "root key", "input", "all status"])
+    )
+    less = _without(now.but(providers=(provider(),), credentials=world().credentials), lost)
+    answer = run(less)
+    if answer.fatal:
+        return  # Crossplane applies nothing of a call that ends so
+    assert set(less.observed) & set(whole) <= set(answer.resources), lost
+
+
+def _without(now: World, lost: str) -> World:
+    if lost == "provider":
+        return now.but(providers=())
+    if lost == "unresolved":
+        return now.but(resolved=False)
+    if lost == "root key":
+        return now.but(credentials={})
+    if lost == "input":
+        return now.but(settings={})
+    if lost == "all status":
+        return now.but(xr={key: value for key, value in now.xr.items() if key != "status"})
+    return now.but(observed={key: body for key, body in now.observed.items() if key != lost})
+
+
+@slow
+@given(SPECS, CLAIMS)
+def test_a_projection_carries_nothing_that_a_server_added(spec: Object, claim: tuple[str, str] | None) -> None:
+    jobs = {
+        "nodeSelector": {"a": "b"},
+        "tolerations": [{"key": "a", "operator": "Exists"}],
+        "imagePullSecrets": [{"name": "p"}],
+    }
+    first = run(world(provider(jobs=jobs), memory_xr=memory(claim, **spec)))
+    settled = settle(world(provider(jobs=jobs), memory_xr=memory(claim, **spec)))[1]
+    for answer in (first, settled):
+        for key, body in answer.resources.items():
+            assert project(served(key, copy.deepcopy(body))) == body
+
+
+@slow
+@given(SPECS, CLAIMS)
+def test_no_password_leaves_the_connection_secret(spec: Object, claim: tuple[str, str] | None) -> None:
+    answer = settle(world(memory_xr=memory(claim, **spec)))[1]
+    bindings = {key: body for key, body in answer.resources.items() if body.get("type") == "servicebinding.io/memory"}
+    rest = str({key: body for key, body in answer.resources.items() if key not in bindings}) + str(answer.status)
+    for body in bindings.values():
+        assert body["data"]["password"] not in rest
+
+
+@given(st.text(min_size=1, max_size=300), st.integers(12, 253))
+def test_shortened_names_stay_apart(text: str, limit: int) -> None:
+    short = names.bounded(text, limit)
+    assert len(short) <= limit
+    assert names.bounded(text + "x", limit) != short or len(text) >= limit
+
+
+@given(
+    st.lists(
+        st.text(alphabet=st.characters(exclude_characters="\0", exclude_categories=["Cs"])), min_size=2, max_size=4
+    )
+)
+def test_digests_tell_parts_apart(parts: list[str]) -> None:
+    assert names.digest(*parts) != names.digest("".join(parts))
+
+
+@given(st.from_regex(r"[0-9a-f]{10}", fullmatch=True), st.integers(1, 10**6))
+def test_provision_keys_are_read_as_they_are_written(content: str, number: int) -> None:
+    assert names.parse_provision_key(names.provision_key(content, number)) == (content, number)
+
+
+@given(st.text())
+def test_other_keys_are_no_provision_keys(key: str) -> None:
+    assert names.parse_provision_key(f"x{key}") is None
+
+
+_DIGEST = """
+import hashlib
+from crossplane.function import logging
+logging.configure(logging.Level.DISABLED)
+from tests.function.harness import run, settle, step
+from tests.function.worlds import memory, provider, provider_world, world
+seen = hashlib.sha256()
+start = world(memory_xr=memory(access={"readOnlySecret": True}))
+probing = step(provider_world(provider(ready=False)))[1]
+for answer in (run(start), settle(start)[1], probing, run(start.but(resolved=False))):
+    seen.update(answer.response.SerializeToString(deterministic=True))
+print(seen.hexdigest())
+"""
+
+
+def test_same_request_same_bytes_across_processes_and_hash_seeds() -> None:
+    found = set()
+    for seed in ("0", "1", "4711"):
+        env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run([sys.executable, "-c", _DIGEST], env=env, check=True, capture_output=True, text=True)
+        found.add(done.stdout.strip())
+    assert len(found) == 1
+
+
+def test_the_order_in_a_request_does_not_matter() -> None:
+    settled, _ = settle(world())
+    asked = dict(run(settled).response.requirements.resources)
+    forward = request(settled, asked)
+    backward = request(settled.but(observed=dict(reversed(list(settled.observed.items())))), asked)
+    answers = [call(each).SerializeToString(deterministic=True) for each in (forward, backward)]
+    assert answers[0] == answers[1]
+
+
+def test_a_call_changes_nothing_that_the_next_one_sees() -> None:
+    """Decoded objects are shared between calls."""
+    settled, answer = settle(world())
+    for changed in (settled.but(providers=()), settled.with_spec(searchConfig="english"), settled.but(credentials={})):
+        step(changed)
+    assert run(settled).resources == answer.resources
+
+
+def test_desired_state_of_earlier_steps_passes_through() -> None:
+    settled, answer = settle(world())
+    req = request(settled, dict(answer.response.requirements.resources))
+    req.desired.resources["theirs"].resource.update({"kind": "Bucket", "spec": {"a": 1}})
+    req.desired.composite.resource.update({"status": {"theirs": "stays"}})
+    req.context.update({"key": "value"})
+    rsp = call(req)
+    assert rsp.desired.resources["theirs"] == req.desired.resources["theirs"]
+    status = Answer(rsp).status
+    assert (status["theirs"], status["schema"]) == ("stays", "notes")
+    assert rsp.context == req.context
+    assert rsp.meta.tag == req.meta.tag
+
+
+def test_objects_of_another_step_are_left_to_it() -> None:
+    settled, _ = settle(world())
+    theirs: Object = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "theirs", "labels": {}}}
+    answer = run(settled.but(observed={**settled.observed, "theirs": theirs}, providers=()))
+    assert "theirs" not in answer.resources
+
+
+def test_everything_about_a_resource_is_for_claim_and_composite() -> None:
+    answer = run(world())
+    assert {each.target for each in answer.response.conditions} == {2}
+    assert {each.target for each in answer.response.results} == {2}
+    assert not any("status" in body for body in answer.resources.values())

@@ -1,0 +1,64 @@
+"""Ready-made composites and providers for tests."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from tests.function.harness import TIME, Object, World, pipeline_input
+from tests.schemas import catalog
+
+CA = "-----BEGIN CERTIFICATE-----\nMIIBszCCAVmgAwIBAgIUTEST\n-----END CERTIFICATE-----\n"
+ADMIN = {"name": "memory-admin", "namespace": "databases"}
+
+
+def xr(kind: str, name: str, spec: Object, claim: tuple[str, str] | None, uid: str | None = None) -> Object:
+    """A composite as Crossplane makes it from a claim (namespace, name), defaults filled in."""
+    body: Object = {
+        "apiVersion": "memory.proompteng.ai/v1alpha1",
+        "kind": kind,
+        "metadata": {"name": name, "uid": uid or f"uid-of-{name}", "creationTimestamp": TIME, "labels": {}},
+        "spec": copy.deepcopy(spec),
+    }
+    if claim:
+        ref = {"apiVersion": body["apiVersion"], "kind": kind[1:], "namespace": claim[0], "name": claim[1]}
+        body["spec"]["claimRef"] = ref
+        body["metadata"]["labels"] = {"crossplane.io/claim-namespace": claim[0], "crossplane.io/claim-name": claim[1]}
+    return catalog().defaulted(body)
+
+
+def memory(claim: tuple[str, str] | None = ("team-a", "notes"), name: str = "notes-x7k2p", **spec: Any) -> Object:
+    """An `XMemory`."""
+    wanted = {"providerRef": {"name": "pg"}, "dataset": {"name": "notes", "schema": "notes"}, **spec}
+    return xr("XMemory", name, wanted, claim)
+
+
+def provider(
+    name: str = "pg",
+    claim: tuple[str, str] | None = None,
+    *,
+    ready: bool = True,
+    postgres: Object | None = None,
+    **spec: Any,
+) -> Object:
+    """An `XMemoryProvider` on an external server, probed unless told otherwise."""
+    server = postgres or {"host": "db.example.com", "caBundle": CA, "connectionSecret": ADMIN}
+    body = xr("XMemoryProvider", name, {"type": "postgres", "postgres": server, **spec}, claim)
+    if ready:
+        body["status"] = {
+            "type": "postgres",
+            "version": "18.4",
+            "capabilities": ["createrole", "pgvector"],
+            "conditions": [{"type": "BackendReady", "status": "True", "reason": "Available"}],
+        }
+    return body
+
+
+def world(*providers: Object, memory_xr: Object | None = None) -> World:
+    """A Memory and its providers (one ready shared one by default)."""
+    return World(xr=memory_xr or memory(), providers=providers or (provider(),))
+
+
+def provider_world(body: Object) -> World:
+    """A provider as the composite."""
+    return World(xr=body, settings=pipeline_input("memoryprovider"), credentials={})
