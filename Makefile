@@ -20,6 +20,12 @@ down: $(VENV)/.memoryctl  ## stop what demo started; PURGE=1 removes its data
 test: $(VENV)/.dev  ## all tests; a server that this machine lacks is skipped by name (MEMORY_REQUIRE=all: a failure)
 	@$(BIN)/python -m pytest -q -n $(JOBS) --cov --cov-report=term $(ARGS)
 
+render: $(VENV)/.dev  ## the examples through the real `crossplane composition render` and `crossplane resource validate`
+	@$(BIN)/python -m pytest -q -m render -n $(JOBS) tests/render $(ARGS)
+
+e2e: $(VENV)/.dev  ## the acceptance on a cluster (MEMORY_KUBECONFIG)
+	@$(BIN)/python -m pytest -q -m e2e -p no:randomly -n 0 tests/e2e $(ARGS)
+
 lint: $(VENV)/.dev  ## style, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -51,4 +57,4 @@ $(VENV)/.dev: requirements/dev.txt
 	@./scripts/venv $(PYTHON) $(VENV) $<
 	@touch $@
 
-.PHONY: help demo down test lint format goldens bench build lock
+.PHONY: help demo down test render e2e lint format goldens bench build lock
