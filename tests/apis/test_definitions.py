@@ -1,13 +1,12 @@
 """The XRDs and Compositions as documents: complete, bounded, and what Crossplane makes of them."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests import schemas
-from tests.apis.conftest import KUBECONFIG, Real
+from tests.apis.conftest import Real
 
 XRDS = ("xmemories", "xmemoryproviders")
 COMPOSITIONS = sorted((schemas.ROOT / "compositions").glob("*.yaml"))
@@ -136,13 +135,12 @@ def test_compositions_differ_only_in_what_their_names_say() -> None:
     assert provider == {key: entry for key, entry in plain.items() if key != "credentials"}
 
 
-if KUBECONFIG:
-
-    @pytest.mark.parametrize("plural", XRDS)
-    def test_crossplane_makes_the_definitions_that_tests_derive(plural: str, cluster: Real) -> None:
-        xrd = schemas.definition(plural)
-        for derived in (schemas.composite(xrd), schemas.claim(xrd)):
-            real = json.loads(cluster.must("get", "crd", derived["metadata"]["name"], "-o", "json"))
-            assert real["metadata"].get("labels", {}) == derived["metadata"]["labels"]
-            (version,), (expected,) = real["spec"]["versions"], derived["spec"]["versions"]
-            assert version["schema"]["openAPIV3Schema"] == expected["schema"]["openAPIV3Schema"]
+@pytest.mark.e2e
+@pytest.mark.parametrize("plural", XRDS)
+def test_crossplane_makes_the_definitions_that_tests_derive(plural: str, cluster: Real) -> None:
+    xrd = schemas.definition(plural)
+    for derived in (schemas.composite(xrd), schemas.claim(xrd)):
+        real = cluster.kube.get("crd", derived["metadata"]["name"])
+        assert real["metadata"].get("labels", {}) == derived["metadata"]["labels"]
+        (version,), (expected,) = real["spec"]["versions"], derived["spec"]["versions"]
+        assert version["schema"]["openAPIV3Schema"] == expected["schema"]["openAPIV3Schema"]

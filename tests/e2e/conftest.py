@@ -1,0 +1,98 @@
+"""What the end-to-end scenarios share: a database with the provider `pg`, teams, and an app in the cluster."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.e2e import guide
+from tests.e2e.client import App
+from tests.e2e.kube import COMPOSITE, MEMORY, Kube, namespace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+# What disturbs everybody comes last, and the very last test takes everything away.
+_ORDER = (
+    "test_images", "test_quickstart", "test_tenants", "test_specs", "test_homes", "test_load", "test_failures",
+    "test_policy", "test_upgrade", "test_uninstall",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the modules of this folder into their order, whatever the order on the command line; others come first."""
+    here = Path(__file__).parent
+
+    def place(item: pytest.Item) -> int:
+        return _ORDER.index(item.path.stem) if item.path.parent == here else -1
+
+    items.sort(key=place)
+
+
+@pytest.fixture(scope="session")
+def platform(installed: Kube, environment: Mapping[str, str]) -> Kube:
+    """The cluster with the guide's database and the provider `pg`, which serves every namespace."""
+    image = os.environ.get("MEMORY_POSTGRES_IMAGE")
+    if image:
+        default_postgres(installed, image)
+    guide.follow("A provider", environment)
+    return installed
+
+
+def default_postgres(kube: Kube, image: str) -> None:
+    """Make an image the one that CloudNativePG runs when a Cluster names none."""
+    body = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "cnpg-controller-manager-config", "namespace": "cnpg-system"},
+        "data": {"POSTGRES_IMAGE_NAME": image},
+    }
+    held = kube.find("configmap", "cnpg-controller-manager-config", "cnpg-system")
+    if held and held.get("data") == body["data"]:
+        return
+    kube.apply(body)
+    kube("-n", "cnpg-system", "rollout", "restart", "deployment/cnpg-controller-manager")
+    kube("-n", "cnpg-system", "rollout", "status", "deployment/cnpg-controller-manager", "--timeout=120s")
+
+
+@pytest.fixture(scope="session")
+def image(installed: Kube) -> str:
+    """The migrations image, by the reference that the installed Composition has."""
+    [step] = installed.get("composition", "memory")["spec"]["pipeline"]
+    reference: str = step["input"]["migrations"]["image"]
+    return reference
+
+
+@pytest.fixture(scope="session")
+def app(installed: Kube, image: str) -> App:
+    """Runs an app's code in a pod that mounts only the Secret."""
+    return App(installed, image)
+
+
+_teams = itertools.count(1)
+
+
+@pytest.fixture
+def team(platform: Kube) -> Iterator[Callable[[], str]]:
+    """Makes namespaces of teams, each enforcing Pod Security *restricted*; all go with their claims at the end."""
+    made: list[str] = []
+
+    def new() -> str:
+        made.append(f"e2e-{os.getpid()}-{next(_teams)}")
+        platform.apply(namespace(made[-1]))
+        return made[-1]
+
+    yield new
+    for name in made:
+        platform("delete", MEMORY, "--all", "-n", name, "--timeout=120s")
+        platform("delete", "namespace", name, "--wait=false")
+
+
+def composite_of(kube: Kube, team: str, name: str) -> dict[str, Any]:
+    """Give the composite of a claim."""
+    claim = kube.get(MEMORY, name, team)
+    return kube.get(COMPOSITE, claim["spec"]["resourceRef"]["name"])

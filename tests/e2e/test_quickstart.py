@@ -1,0 +1,85 @@
+"""The main story: install, a provider, a claim, an app."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.e2e import guide
+from tests.e2e.client import App
+from tests.e2e.conftest import composite_of
+from tests.e2e.kube import MEMORY, PROVIDER, SYSTEM, Kube, is_ready, memory, says
+
+pytestmark = pytest.mark.e2e
+
+
+def test_the_packages_are_healthy(installed: Kube) -> None:
+    """And the function runs as its runtime config says, under *restricted* in all but the namespace's label."""
+    for kind in ("functions.pkg.crossplane.io", "configurations.pkg.crossplane.io"):
+        [package] = [one for one in installed.list(kind) if one["metadata"]["name"].endswith("-memory")]
+        assert says(package, "Healthy").startswith("True/")
+    for pod in function_pods(installed):
+        spec, container = pod["spec"], pod["spec"]["containers"][0]
+        assert spec["securityContext"]["runAsNonRoot"]
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert container["securityContext"]["readOnlyRootFilesystem"]
+        assert not container["securityContext"]["allowPrivilegeEscalation"]
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert container["resources"]["requests"]
+        assert container["resources"]["limits"]
+    assert len(function_pods(installed)) == 2
+
+
+def function_pods(kube: Kube) -> list[dict[str, Any]]:
+    """The function's pods that are not on their way out."""
+    pods = kube.list("pods", SYSTEM)
+    return [
+        pod
+        for pod in pods
+        if pod["metadata"].get("labels", {}).get("pkg.crossplane.io/function", "").endswith("function-memory")
+        and "deletionTimestamp" not in pod["metadata"]
+    ]
+
+
+def test_the_guide_leads_to_a_memory_that_an_app_uses(platform: Kube, environment: Mapping[str, str], app: App) -> None:
+    """The quick start's own example, on CloudNativePG's own cluster."""
+    assert is_ready(platform.get(PROVIDER, "pg"))
+    guide.follow("First Memory", environment)
+    claim = yaml.safe_load((guide.ROOT / "examples/quickstart/claim.yaml").read_text())["metadata"]
+    found = platform.get(MEMORY, claim["name"], claim["namespace"])
+    assert is_ready(found)
+    assert found["status"]["connectionSecretRef"] == {"name": "notes-memory", "namespace": claim["namespace"]}
+    used = app(claim["namespace"], "notes-memory")
+    assert used["events"] >= 1
+    assert used["found"][0] == "bakery"
+    assert used["mood"] == "sunny"
+
+
+def test_a_claim_is_ready_within_15_seconds(
+    platform: Kube, team: Callable[[], str], record_property: Callable[[str, object], None]
+) -> None:
+    """With warm images, from the moment of `kubectl apply`."""
+    name = team()
+    started = time.monotonic()
+    platform.apply(memory(name, "quick"))
+    platform.until("the claim is Ready", lambda: is_ready(platform.get(MEMORY, "quick", name)) or None, 60)
+    seconds = time.monotonic() - started
+    record_property("claim to Ready, seconds", round(seconds, 1))
+    assert seconds <= 15
+
+
+def test_conditions_and_status_are_on_the_claim(platform: Kube, team: Callable[[], str]) -> None:
+    """The app team sees them where it looks, the same as on the composite."""
+    name = team()
+    platform.apply(memory(name, "seen"))
+    platform.until("the claim is Ready", lambda: is_ready(platform.get(MEMORY, "seen", name)) or None, 60)
+    claim, composite = platform.get(MEMORY, "seen", name), composite_of(platform, name, "seen")
+    for kind in ("ProviderReady", "CredentialsReady", "Provisioned"):
+        assert says(claim, kind).startswith("True/"), kind
+        assert says(claim, kind) == says(composite, kind)
+    assert claim["status"]["provider"]["name"] == "pg"
+    assert claim["status"]["binding"] == {"name": "seen-memory"}
+    columns = platform("get", MEMORY, "seen", "-n", name).splitlines()[0].split()
+    assert columns == ["PROVIDER", "TYPE", "SCHEMA", "SECRET", "SYNCED", "READY", "CONNECTION-SECRET", "AGE"]
