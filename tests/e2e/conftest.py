@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e import guide
 from tests.e2e.client import App
-from tests.e2e.kube import COMPOSITE, MEMORY, Kube, namespace
+from tests.e2e.kube import COMPOSITE, GROUP, MEMORY, PROVIDER, Body, Kube, is_ready, namespace, says
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -96,3 +96,30 @@ def composite_of(kube: Kube, team: str, name: str) -> dict[str, Any]:
     """Give the composite of a claim."""
     claim = kube.get(MEMORY, name, team)
     return kube.get(COMPOSITE, claim["spec"]["resourceRef"]["name"])
+
+
+def ready_memory(kube: Kube, team: str, name: str, seconds: float = 90) -> Body:
+    """Wait until a claim is Ready, and give it."""
+
+    def look() -> Body | None:
+        found = kube.get(MEMORY, name, team)
+        return found if is_ready(found) else None
+
+    return kube.until(f"Memory {team}/{name} is Ready", look, seconds)
+
+
+def told(kube: Kube, team: str, name: str, kind: str, said: str, *, seconds: float = 90) -> Body:
+    """Wait until a claim's condition says `Status/Reason`, and give the claim."""
+
+    def look() -> Body | None:
+        found = kube.get(MEMORY, name, team)
+        return found if says(found, kind) == said else None
+
+    return kube.until(f"Memory {team}/{name} says {kind}={said}", look, seconds)
+
+
+def shared_provider(kube: Kube, name: str, **more: Any) -> Body:
+    """A platform team's provider on the same database as `pg`."""
+    held = kube.get(PROVIDER, "pg")["spec"]
+    spec = {"type": "postgres", "postgres": held["postgres"], **more}
+    return {"apiVersion": f"{GROUP}/v1alpha1", "kind": "XMemoryProvider", "metadata": {"name": name}, "spec": spec}
