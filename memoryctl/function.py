@@ -192,6 +192,7 @@ class Process:
     """The running function."""
 
     child: subprocess.Popen[Any]
+    address: str
     channel: grpc.Channel
     log: Path
 
@@ -226,7 +227,7 @@ def process(log: Path) -> Iterator[Process]:
         child = _spawn(address, log)
         try:
             with grpc.insecure_channel(address, options=CHANNEL) as channel:
-                yield Process(child, channel, log)
+                yield Process(child, address, channel, log)
         finally:
             stop(child)
 

@@ -237,8 +237,9 @@ def test_a_function_that_does_not_start_is_a_sentence(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with log.open("w") as output:
         child = subprocess.Popen([sys.executable, "-c", "raise SystemExit('no such port')"], stderr=output)
-    with grpc.insecure_channel("127.0.0.1:1", options=function.CHANNEL) as channel:
-        process = function.Process(child, channel, log)
+    address = "127.0.0.1:1"
+    with grpc.insecure_channel(address, options=function.CHANNEL) as channel:
+        process = function.Process(child, address, channel, log)
         with pytest.raises(UserError, match=r"the function does not start, see .*: no such port"):
             process.wait_ready()
     child.wait()
