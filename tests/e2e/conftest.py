@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e import guide
 from tests.e2e.client import App
-from tests.e2e.kube import COMPOSITE, GROUP, MEMORY, PROVIDER, Body, Kube, is_ready, namespace, says
+from tests.e2e.kube import COMPOSITE, GROUP, MEMORY, PROVIDER, SYSTEM, Body, Kube, is_ready, namespace, says
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -123,3 +123,13 @@ def shared_provider(kube: Kube, name: str, **more: Any) -> Body:
     held = kube.get(PROVIDER, "pg")["spec"]
     spec = {"type": "postgres", "postgres": held["postgres"], **more}
     return {"apiVersion": f"{GROUP}/v1alpha1", "kind": "XMemoryProvider", "metadata": {"name": name}, "spec": spec}
+
+
+def function_pods(kube: Kube) -> list[Body]:
+    """The function's pods that are not on their way out."""
+    return [
+        pod
+        for pod in kube.list("pods", SYSTEM)
+        if pod["metadata"].get("labels", {}).get("pkg.crossplane.io/function", "").endswith("function-memory")
+        and "deletionTimestamp" not in pod["metadata"]
+    ]

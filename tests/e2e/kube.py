@@ -90,6 +90,11 @@ class Kube:
         items: list[Body] = json.loads(self("get", kind, *place, *selector, "-o", "json"))["items"]
         return items
 
+    def raw(self, path: str) -> Body:
+        """Ask the API server for a path."""
+        answer: Body = json.loads(self("get", "--raw", path))
+        return answer
+
     def delete(self, kind: str, name: str, namespace: str | None = None, *more: str) -> None:
         """Delete one object and wait until it is gone."""
         place = ["-n", namespace] if namespace else []

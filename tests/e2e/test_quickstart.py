@@ -2,15 +2,14 @@
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import pytest
 import yaml
 
 from tests.e2e import guide
 from tests.e2e.client import App
-from tests.e2e.conftest import composite_of
-from tests.e2e.kube import MEMORY, PROVIDER, SYSTEM, Kube, is_ready, memory, says
+from tests.e2e.conftest import composite_of, function_pods
+from tests.e2e.kube import MEMORY, PROVIDER, Kube, is_ready, memory, says
 
 pytestmark = pytest.mark.e2e
 
@@ -30,17 +29,6 @@ def test_the_packages_are_healthy(installed: Kube) -> None:
         assert container["resources"]["requests"]
         assert container["resources"]["limits"]
     assert len(function_pods(installed)) == 2
-
-
-def function_pods(kube: Kube) -> list[dict[str, Any]]:
-    """The function's pods that are not on their way out."""
-    pods = kube.list("pods", SYSTEM)
-    return [
-        pod
-        for pod in pods
-        if pod["metadata"].get("labels", {}).get("pkg.crossplane.io/function", "").endswith("function-memory")
-        and "deletionTimestamp" not in pod["metadata"]
-    ]
 
 
 def test_the_guide_leads_to_a_memory_that_an_app_uses(platform: Kube, environment: Mapping[str, str], app: App) -> None:
