@@ -67,20 +67,22 @@ class Example:
         seen = self.observed() if settled else {}
         return World(xr=self.read("xr.yaml"), observed=seen, providers=(self.read("required.yaml"),))
 
+    @property
+    def provider_world(self) -> World:
+        """What a call for the provider sees at first."""
+        return World(self.provider_composite, settings=pipeline_input("memoryprovider"), credentials={})
+
     def answers(self) -> dict[str, Answer]:
         """The function's answer to each golden's question."""
         return {
-            "provider": probed(
-                World(self.provider_composite, settings=pipeline_input("memoryprovider"), credentials={})
-            )[1],
+            "provider": probed(self.provider_world)[1],
             "first": run(self.world(settled=False)),
             "settled": run(self.world(settled=True)),
         }
 
     def write(self) -> None:
         """Write everything that a machine makes, goldens last."""
-        provider = World(self.provider_composite, settings=pipeline_input("memoryprovider"), credentials={})
-        required = probed(provider)[0].xr
+        required = probed(self.provider_world)[0].xr
         self._write("xr.yaml", dump(self.composite))
         self._write("required.yaml", dump(required))
         settled = provisioned(World(xr=self.composite, providers=(required,)))
