@@ -45,6 +45,15 @@ bench: $(VENV)/.dev  ## speed of the function and of provisioning: a table, and 
 build: $(VENV)/.dev  ## the wheel, in dist/
 	$(BIN)/python -m hatchling build -t wheel
 
+images: $(VENV)/.dev  ## build/images/*.tar, with docker, podman, buildah or IMAGE_BUILDER
+	@$(BIN)/python -m scripts.images
+
+packages: images  ## build/packages/*.xpkg for REGISTRY, with the crossplane CLI (CROSSPLANE_CLI)
+	@$(BIN)/python -m scripts.packages
+
+publish: images  ## pushes the migrations image and both packages to REGISTRY
+	@$(BIN)/python -m scripts.publish
+
 lock: $(VENV)/.dev  ## requirements/*.txt from pyproject.toml, with hashes
 	./scripts/lock
 
@@ -57,4 +66,4 @@ $(VENV)/.dev: requirements/dev.txt
 	@./scripts/venv $(PYTHON) $(VENV) $<
 	@touch $@
 
-.PHONY: help demo down test render e2e lint format goldens bench build lock
+.PHONY: help demo down test render e2e lint format goldens bench build images packages publish lock
