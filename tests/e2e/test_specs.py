@@ -93,9 +93,9 @@ def test_a_changed_spec_is_one_new_job(platform: Kube, team: Callable[[], str], 
 def test_without_rbac_the_events_say_what_is_missing(platform: Kube, team: Callable[[], str]) -> None:
     """Crossplane composes nothing then; the guide says where to look and what to apply."""
     name = team()
-    role = platform.get("clusterrole", "crossplane-function-memory")
+    role = platform.get("clusterrole", "crossplane-memory")
     role["metadata"] = {key: role["metadata"][key] for key in ("name", "labels")}
-    platform.delete("clusterrole", "crossplane-function-memory")
+    platform.delete("clusterrole", "crossplane-memory")
     try:
         platform.until("Crossplane has lost the right", lambda: not may_make_jobs(platform) or None)
         platform.apply(memory(name, "poor"))

@@ -1,0 +1,30 @@
+"""The last test: everything is taken away as docs/install.md says, and the data is still there."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from tests.e2e import guide
+from tests.e2e.client import App
+from tests.e2e.conftest import ready_memory
+from tests.e2e.kube import CNPG, GROUP, Kube, memory, namespace
+
+pytestmark = pytest.mark.e2e
+
+
+def test_uninstalling_loses_no_data(platform: Kube, environment: Mapping[str, str], app: App) -> None:
+    platform.apply(namespace("e2e-last"), memory("e2e-last", "last"))
+    schema = ready_memory(platform, "e2e-last", "last")["spec"]["dataset"]["schema"]
+    app("e2e-last", "last-memory")
+
+    guide.follow("Uninstall", environment)
+
+    crds = [crd["metadata"]["name"] for crd in platform.list("crds")]
+    assert not [name for name in crds if name.endswith(GROUP)]
+    for kind in ("functions.pkg.crossplane.io", "configurations.pkg.crossplane.io", "clusterroles"):
+        assert not [one for one in platform.list(kind) if "memory" in one["metadata"]["name"]]
+    primary = platform.get(CNPG, "memory-db", "databases")["status"]["currentPrimary"]
+    query = f"SELECT count(*) FROM {schema}.memory_events"
+    command = ("exec", primary, "-n", "databases", "-c", "postgres", "--", "psql", "-Atq", "-d", "app", "-c", query)
+    assert platform(*command).strip() == "1"
+    platform("delete", "namespace", "e2e-last", "databases", "--timeout=120s")
