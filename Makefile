@@ -24,7 +24,7 @@ render: $(VENV)/.dev  ## the examples through the real `crossplane composition r
 	@$(BIN)/python -m pytest -q -m render -n $(JOBS) tests/render $(ARGS)
 
 e2e: $(VENV)/.dev  ## the acceptance on a cluster (MEMORY_KUBECONFIG)
-	@$(BIN)/python -m pytest -q -m e2e -p no:randomly -n 0 tests/e2e tests/apis $(ARGS)
+	@$(BIN)/python -m pytest -q -m e2e -p no:randomly -n 0 tests/e2e tests/apis tests/render $(ARGS)
 
 lint: $(VENV)/.dev  ## style, types, layers
 	$(BIN)/ruff format --check .

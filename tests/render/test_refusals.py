@@ -37,7 +37,9 @@ def job(crossplane: Crossplane, example: Example) -> Object:
         pytest.param({"embeddings": {"metric": "cosin"}}, 'supported values: "cosine", "l2", "ip"', id="not-in-enum"),
         pytest.param({"dataset": {"name": "notes"}}, "spec.dataset.schema: Required value", id="missing"),
         pytest.param({"datasets": {"name": "notes"}}, 'unknown field: "datasets"', id="unknown-field"),
-        pytest.param({"dataset": {"name": "notes", "schema": "Notes"}}, '"Notes" is not a usable schema', id="rule-in-cel"),
+        pytest.param(
+            {"dataset": {"name": "notes", "schema": "Notes"}}, '"Notes" is not a usable schema', id="rule-in-cel"
+        ),
     ],
 )
 def test_a_wrong_claim_is_refused(crossplane: Crossplane, example: Example, spec: Object, sentence: str) -> None:
