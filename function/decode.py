@@ -34,6 +34,12 @@ def decode(req: fnv1.RunFunctionRequest) -> Inputs:
     )
 
 
+def kind_of(req: fnv1.RunFunctionRequest) -> str:
+    """Give the composite's kind without reading anything else."""
+    kind = req.observed.composite.resource.fields.get("kind")
+    return kind.string_value if kind else ""
+
+
 def to_dict(struct: struct_pb2.Struct) -> dict[str, Any]:
     """Convert an object; the result is shared, so nobody may change it.
 

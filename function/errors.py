@@ -15,3 +15,7 @@ class InvalidSpec(ValueError):  # noqa: N818 - named as the condition reason tha
         super().__init__(f"{path}: {problem}")
         self.path = path
         self.problem = problem
+
+
+class StartError(Exception):
+    """Why the function's process cannot serve, and what to do about it."""

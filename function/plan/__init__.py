@@ -15,16 +15,17 @@ if TYPE_CHECKING:
 
     from function.state import Inputs
 
-_KINDS: Mapping[str, Callable[[Inputs], Plan]] = {
+_COMPOSERS: Mapping[str, Callable[[Inputs], Plan]] = {
     "XMemory": memory.compose,
     "XMemoryProvider": provider.compose,
 }
+KINDS = tuple(_COMPOSERS)
 
 
 def compose(inputs: Inputs) -> Plan:
     """Plan one composite."""
-    composer = _KINDS.get(inputs.kind)
+    composer = _COMPOSERS.get(inputs.kind)
     if composer is None:
-        known = " and ".join(_KINDS)
+        known = " and ".join(KINDS)
         return Plan(fatal=f'cannot compose kind "{inputs.kind}": this function serves {known}')
     return composer(inputs)
