@@ -245,7 +245,8 @@ def _spawn(address: str, log: Path) -> subprocess.Popen[bytes]:
     with log.open("w") as output:
         # Its own session: Ctrl-C at the terminal is ours to handle, and until then the function still answers.
         return subprocess.Popen(  # noqa: S603  our own module
-            [sys.executable, "-m", "function.main", "--insecure", "--address", address],
+            # No metrics: nobody reads them here, and their port could be somebody else's.
+            [sys.executable, "-m", "function.main", "--insecure", "--address", address, "--metrics-address", ""],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": python_path()},
             stdin=subprocess.DEVNULL,

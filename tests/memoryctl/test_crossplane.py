@@ -1,5 +1,7 @@
 """Claims become composites and the real function's answer is applied, as Crossplane does both."""
 
+import contextlib
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -243,6 +245,18 @@ def test_a_function_that_does_not_start_is_a_sentence(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"the function does not start, see .*: no such port"):
             process.wait_ready()
     child.wait()
+
+
+def test_functions_of_two_laptops_are_in_nobody_s_way(tmp_path: Path) -> None:
+    """A pod of the function serves metrics on 8080, a port that anybody's program on a laptop likes."""
+    with socket.socket() as taken:
+        with contextlib.suppress(OSError):  # by somebody else, which is as good
+            taken.bind(("127.0.0.1", 8080))
+            taken.listen()
+        with function.process(tmp_path / "one") as one, function.process(tmp_path / "two") as two:
+            one.wait_ready()
+            two.wait_ready()
+            assert one.address != two.address
 
 
 def test_a_function_that_is_gone_is_a_reconcile_error(
