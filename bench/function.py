@@ -42,7 +42,7 @@ def measure() -> list[Figure]:
     with _serving("bench.echo") as (address, _):
         durations, _seconds = _one_after_another(address, requests)
         figures.append(milliseconds("gRPC: a function that gives back what it got", durations))
-    with _serving("function.main") as (address, started):
+    with _serving("function.main", "--metrics-address", "127.0.0.1:0") as (address, started):
         figures.append(milliseconds("function: start to serving", [started], "≤ 500"))
         for in_flight in IN_FLIGHT:
             if in_flight == 1:
@@ -88,11 +88,11 @@ def _pad(entry: Any, size: int) -> None:
 
 
 @contextlib.contextmanager
-def _serving(module: str) -> Iterator[tuple[str, float]]:
+def _serving(module: str, *options: str) -> Iterator[tuple[str, float]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    command = [sys.executable, "-m", module, "--insecure", "--address", address]
+    command = [sys.executable, "-m", module, "--insecure", "--address", address, *options]
     before = time.perf_counter()
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL)
     try:
