@@ -25,13 +25,13 @@ LABEL org.opencontainers.image.version=${VERSION} \
       org.opencontainers.image.revision=${REVISION} \
       org.opencontainers.image.source=${SOURCE} \
       org.opencontainers.image.licenses=Apache-2.0
-WORKDIR /app
 USER 65532:65532
 
 FROM runtime AS function
 LABEL org.opencontainers.image.title=function-memory \
       org.opencontainers.image.description="Composition function: memory for AI agents as a Kubernetes claim"
 COPY --from=function-root /root-of-image /
+WORKDIR /app
 EXPOSE 9443 8080
 ENTRYPOINT ["python", "-m", "function.main"]
 
@@ -39,4 +39,5 @@ FROM runtime AS migrations
 LABEL org.opencontainers.image.title=memory-migrations \
       org.opencontainers.image.description="What the Jobs of function-memory run: prepares a backend for one Memory"
 COPY --from=migrations-root /root-of-image /
+WORKDIR /app
 ENTRYPOINT ["python", "-m", "migrations"]

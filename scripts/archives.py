@@ -1,16 +1,37 @@
-"""Image archives, as `docker save` writes them."""
+"""Image archives, as `docker save` writes them, and other things that are not made twice of the same."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import io
 import json
 import tarfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
+
+
+@contextlib.contextmanager
+def made_of(path: Path, inputs: str) -> Iterator[bool]:
+    """Hold a file or folder to make it: gives whether it must be made, because it is not there or of other inputs.
+
+    One process at a time. What was interrupted is made anew.
+    """
+    key = hashlib.sha256(inputs.encode()).hexdigest()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with Path(f"{path}.inputs").open("a+") as record:
+        fcntl.flock(record, fcntl.LOCK_EX)
+        record.seek(0)
+        stale = record.read() != key or not path.exists()
+        if stale:
+            record.truncate(0)
+        yield stale
+        if stale:
+            record.write(key)
 
 
 def config(archive: Path) -> dict[str, Any]:
@@ -40,5 +61,7 @@ def configure(archive: Path, settings: Mapping[str, Any]) -> None:
 
 def _read(tar: tarfile.TarFile, name: str) -> bytes:
     found = tar.extractfile(name)
-    assert found is not None, f"{name} is not a file"  # noqa: S101
+    if found is None:
+        msg = f"{name} is not a file of the archive"
+        raise ValueError(msg)
     return found.read()

@@ -1,7 +1,8 @@
 """`make images`: build/images/{function,migrations}.tar, image archives as `docker save` writes them.
 
 With docker, podman or buildah, from the Dockerfile; or, where there is no base image to pull, with IMAGE_BUILDER, a
-program that packs a folder. An image whose inputs are unchanged is not built again.
+program that packs a folder. An image whose inputs are unchanged is not built again. PLATFORMS (as in
+linux/amd64,linux/arm64) builds for each of them, into build/images/<target>-<architecture>.tar.
 """
 
 from __future__ import annotations
@@ -11,23 +12,26 @@ import os
 import shlex
 import shutil
 import subprocess
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from scripts import archives, dockerfile
-from scripts.project import BUILD, ROOT, SOURCE, TAG, TARGETS, VERSION, UserError, program
+from scripts.project import BUILD, ROOT, SOURCE, TAG, VERSION, UserError, program, run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-IMAGES = BUILD / "images"
+TARGETS = {"function": "function-memory", "migrations": "memory-migrations"}
+# That of this machine.
+NATIVE = ""
+
 _DOCKERFILE = ROOT / "Dockerfile"
 
 
 class Builder(Protocol):
-    """Makes the archive of an image."""
+    """Makes image archives."""
 
-    def build(self, target: str, archive: Path) -> None:
-        """Build one of the Dockerfile's targets."""
+    def build(self, target: str, platform: str, archive: Path) -> None:
+        """Build one of the Dockerfile's targets for a platform."""
 
 
 class Engine:
@@ -36,13 +40,16 @@ class Engine:
     def __init__(self, command: str) -> None:
         self._command = command
 
-    def build(self, target: str, archive: Path) -> None:
-        """Build one of the Dockerfile's targets."""
-        name = f"{title(target)}:{TAG}"
-        arguments = [f"--build-arg={key}={value}" for key, value in build_arguments().items()]
+    def build(self, target: str, platform: str, archive: Path) -> None:
+        """Build one of the Dockerfile's targets for a platform."""
+        name = f"{TARGETS[target]}:{TAG}"
+        options = [f"--target={target}", f"--tag={name}", *([f"--platform={platform}"] if platform else [])]
+        arguments = labels()
         if base := os.environ.get("BASE"):
-            arguments.append(f"--build-arg=BASE={base}")
-        run(self._command, "build", f"--target={target}", f"--tag={name}", *arguments, ".")
+            arguments["BASE"] = base
+        options += [f"--build-arg={key}={value}" for key, value in arguments.items()]
+        # An attestation would make an index of the one image.
+        run(self._command, "build", *options, ".", env=os.environ | {"BUILDX_NO_DEFAULT_ATTESTATIONS": "1"})
         archive.unlink(missing_ok=True)
         if self._command == "docker":
             run("docker", "save", f"--output={archive}", name)
@@ -56,49 +63,71 @@ class Packer:
     def __init__(self, command: str) -> None:
         self._command = shlex.split(command)
 
-    def build(self, target: str, archive: Path) -> None:
-        """Build one of the Dockerfile's targets."""
-        root = BUILD / "root" / target
-        key = BUILD / "root" / f"{target}.inputs"
-        inputs = inputs_of(target)
-        if not key.exists() or key.read_text() != inputs:
-            key.unlink(missing_ok=True)
-            shutil.rmtree(root, ignore_errors=True)
-            run("scripts/rootfs", target, str(root))
-            key.write_text(inputs)
-        wanted = dockerfile.settings(_DOCKERFILE.read_text(), target, build_arguments())
-        options = [f"--entrypoint={word}" for word in wanted["Entrypoint"]] + [
-            f"--env={each}" for each in wanted["Env"]
-        ]
+    def build(self, target: str, platform: str, archive: Path) -> None:
+        """Build one of the Dockerfile's targets for this machine."""
+        if platform != NATIVE:
+            msg = f'PLATFORMS names "{platform}": IMAGE_BUILDER packs for this machine only: unset one of the two'
+            raise UserError(msg)
+        wanted = dockerfile.settings(_DOCKERFILE.read_text(), target, labels())
+        options = [f"--entrypoint={word}" for word in wanted["Entrypoint"]]
+        options += [f"--env={entry}" for entry in wanted["Env"]]
         options += [f"--user={wanted['User']}", f"--workdir={wanted['WorkingDir']}", f"--save={archive}"]
-        run(*self._command, "build", f"build/{title(target)}:{TAG}", f"--rootfs={root}", *options)
+        run(*self._command, "build", f"build/{TARGETS[target]}:{TAG}", f"--rootfs={rootfs(target)}", *options)
+        # For these it has no options.
         archives.configure(archive, {name: wanted[name] for name in ("Labels", "ExposedPorts")})
 
 
-def title(target: str) -> str:
-    """Give the name of a target's image."""
-    return f"{target}-memory" if target == "function" else f"memory-{target}"
+def rootfs(target: str) -> Path:
+    """Give the folder with an image's files, assembled anew when what it is made of has changed."""
+    folder = BUILD / "rootfs" / target
+    with archives.made_of(folder, inputs(target)) as stale:
+        if stale:
+            shutil.rmtree(folder, ignore_errors=True)
+            run("scripts/rootfs", target, str(folder))
+    return folder
 
 
-def build_arguments() -> dict[str, str]:
-    """Give what the labels say about this build."""
-    return {"VERSION": VERSION, "REVISION": _revision(), "SOURCE": SOURCE}
-
-
-def _revision() -> str:
-    if given := os.environ.get("REVISION"):
-        return given
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
-
-
-def inputs_of(target: str) -> str:
-    """Give a digest of all that an image is made of, its labels apart."""
+def inputs(target: str) -> str:
+    """Give a digest of all that an image's files are made of."""
     digest = hashlib.sha256()
     code = (path for path in (ROOT / target).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    for path in (_DOCKERFILE, ROOT / "scripts/rootfs", ROOT / f"requirements/{target}.txt", *sorted(code)):
+    for path in (ROOT / "scripts/rootfs", ROOT / f"requirements/{target}.txt", *sorted(code)):
         digest.update(f"{path.relative_to(ROOT)}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()
+
+
+def labels() -> dict[str, str]:
+    """Give what an image's labels say about this build."""
+    revision = os.environ.get("REVISION")
+    if not revision:
+        git = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+        revision = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    return {"VERSION": VERSION, "REVISION": revision or "unknown", "SOURCE": SOURCE}
+
+
+def platforms() -> list[str]:
+    """Give the platforms to build for: those of PLATFORMS, or this machine's."""
+    return [each.strip() for each in os.environ.get("PLATFORMS", NATIVE).split(",")]
+
+
+def archive(target: str, platform: str = NATIVE) -> Path:
+    """Give the file of an image."""
+    architecture = platform.partition("/")[2].replace("/", "-")
+    return BUILD / "images" / f"{target}{'-' if architecture else ''}{architecture}.tar"
+
+
+def built(target: str) -> list[Path]:
+    """Give the files of a target's image for all platforms.
+
+    Raises:
+        UserError: One was not built.
+    """
+    files = [archive(target, platform) for platform in platforms()]
+    for path in files:
+        if not path.exists():
+            msg = f"{path.relative_to(ROOT)} is not there: run make images"
+            raise UserError(msg)
+    return files
 
 
 def builder() -> Builder:
@@ -109,44 +138,30 @@ def builder() -> Builder:
     """
     if command := os.environ.get("IMAGE_BUILDER"):
         return Packer(command)
-    if has_docker():
+    # The command alone builds nothing: its daemon must answer.
+    if shutil.which("docker") and not subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
         return Engine("docker")
-    for command in ("podman", "buildah"):
-        if shutil.which(command):
-            return Engine(command)
+    for name in ("podman", "buildah"):
+        if shutil.which(name):
+            return Engine(name)
     msg = (
-        "nothing here builds images: start docker, or install podman or buildah; "
+        "nothing here builds images: start docker, or install podman or buildah, "
         "or set IMAGE_BUILDER to a program that packs a folder into an image"
     )
     raise UserError(msg)
 
 
-def has_docker() -> bool:
-    """Whether there is docker, and its daemon answers."""
-    if not shutil.which("docker"):
-        return False
-    return not subprocess.run(["docker", "info"], capture_output=True, check=False).returncode
-
-
-def run(*command: str, **more: Any) -> None:
-    """Run a command at the root of the repository, showing what it prints."""
-    subprocess.run(command, cwd=ROOT, check=True, **more)
-
-
 def main() -> None:
     """Build what is not there yet."""
     found = builder()
-    IMAGES.mkdir(parents=True, exist_ok=True)
+    settings = f"{_DOCKERFILE.read_text()} {labels()}"
     for target in TARGETS:
-        archive, key = IMAGES / f"{target}.tar", IMAGES / f"{target}.inputs"
-        inputs = f"{inputs_of(target)} {_revision()}"
-        if archive.exists() and key.exists() and key.read_text() == inputs:
-            print(f"{archive.relative_to(ROOT)}: unchanged")
-            continue
-        key.unlink(missing_ok=True)
-        found.build(target, archive)
-        key.write_text(inputs)
-        print(f"{archive.relative_to(ROOT)}: {archive.stat().st_size / 1e6:.1f} MB")
+        for platform in platforms():
+            path = archive(target, platform)
+            with archives.made_of(path, f"{inputs(target)} {settings}") as stale:
+                if stale:
+                    found.build(target, platform, path)
+            print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1e6:.1f} MB{'' if stale else ', unchanged'}")
 
 
 if __name__ == "__main__":

@@ -12,19 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from scripts.images import IMAGES, run
-from scripts.project import BUILD, ROOT, TAG, UserError, dependency_name, program, registry
+from scripts import images
+from scripts.project import BUILD, ROOT, TAG, UserError, dependency_name, program, registry, run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 PACKAGES = BUILD / "packages"
-FUNCTION, CONFIGURATION, MIGRATIONS = "function-memory", "configuration-memory", "memory-migrations"
-
-
-def archive(name: str) -> Path:
-    """Give the file of a package."""
-    return PACKAGES / f"{name}-{TAG}.xpkg"
+FUNCTION, CONFIGURATION, MIGRATIONS = "function-memory", "configuration-memory", images.TARGETS["migrations"]
+# What a marketplace shows.
+_EXAMPLES = (ROOT / "examples/quickstart/provider.yaml", ROOT / "examples/quickstart/claim.yaml")
 
 
 def cli() -> str:
@@ -36,28 +33,32 @@ def cli() -> str:
     wanted = os.environ.get("CROSSPLANE_CLI") or "crossplane"
     found = shutil.which(wanted)
     if not found:
-        msg = f"{wanted}: there is no such program: install the crossplane CLI, or name it in CROSSPLANE_CLI"
+        msg = f'there is no program "{wanted}": install the crossplane CLI, or name it in CROSSPLANE_CLI'
         raise UserError(msg)
     return found
 
 
-def build(where: str, migrations: str) -> None:
-    """Build both packages.
+def build(where: str, migrations: str) -> dict[str, list[Path]]:
+    """Build both packages, and give the files of each.
 
     Args:
         where: The registry (and path) that they will be installed from.
         migrations: Reference of the migrations image that Jobs will run.
     """
-    runtime = IMAGES / "function.tar"
-    if not runtime.exists():
-        msg = f"{runtime.relative_to(ROOT)} is missing: run make images"
-        raise UserError(msg)
-    root = PACKAGES / "root"
-    shutil.rmtree(root, ignore_errors=True)
-    shutil.copytree(ROOT / "package/function", root / FUNCTION)
-    _write(root / CONFIGURATION, configuration(where, migrations))
-    _pack(root, FUNCTION, f"--embed-runtime-image-tarball={runtime}")
-    _pack(root, CONFIGURATION)
+    runtimes = images.built("function")
+    shutil.rmtree(PACKAGES, ignore_errors=True)
+    functions = []
+    for runtime in runtimes:
+        suffix = runtime.stem.removeprefix("function")
+        out = PACKAGES / f"{FUNCTION}-{TAG}{suffix}.xpkg"
+        _pack(ROOT / "package/function", PACKAGES / FUNCTION, out, f"--embed-runtime-image-tarball={runtime}")
+        functions.append(out)
+    out = PACKAGES / f"{CONFIGURATION}-{TAG}.xpkg"
+    root = PACKAGES / CONFIGURATION
+    _write(root / "package", configuration(where, migrations))
+    _write(root / "examples", {path.name: _load(path) for path in _EXAMPLES})
+    _pack(root / "package", root / "examples", out)
+    return {FUNCTION: functions, CONFIGURATION: [out]}
 
 
 def configuration(where: str, migrations: str) -> dict[str, dict[str, Any]]:
@@ -89,15 +90,11 @@ def _write(folder: Path, files: dict[str, dict[str, Any]]) -> None:
         path.write_text(yaml.safe_dump(body, sort_keys=False, width=120))
 
 
-def _pack(root: Path, name: str, *options: str) -> None:
-    out = archive(name)
-    out.unlink(missing_ok=True)
-    # Without a folder of examples of its own it would take ours, with everything that the tests keep there.
-    examples = root / f"{name}-examples"
-    examples.mkdir()
-    run(cli(), "xpkg", "build", f"--package-root={root / name}", f"--examples-root={examples}",
-        f"--package-file={out}", *options)  # fmt: skip
-    print(f"{out.relative_to(ROOT)}: {out.stat().st_size / 1e6:.1f} MB")
+def _pack(root: Path, shown: Path, out: Path, *options: str) -> None:
+    # Without a folder of examples it would take ours, with everything that the tests keep there.
+    shown.mkdir(parents=True, exist_ok=True)
+    run(cli(), "xpkg", "build", f"--package-root={root}", f"--examples-root={shown}", f"--package-file={out}", *options)
+    print(f"{out.relative_to(ROOT)}: {out.stat().st_size / 1e6:.2f} MB")
 
 
 def main() -> None:

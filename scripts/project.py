@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
@@ -11,11 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build"
-TARGETS = ("function", "migrations")
 
 _PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # The one place of the version; images and packages are tagged with it.
@@ -34,6 +34,8 @@ class UserError(Exception):
 
 def program(main: Callable[[], None]) -> NoReturn:
     """Run a program: 0, or 1 and a sentence."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # in order with what its commands print
     try:
         main()
     except UserError as error:
@@ -41,6 +43,11 @@ def program(main: Callable[[], None]) -> NoReturn:
     except subprocess.CalledProcessError as error:
         sys.exit(f"{Path(sys.argv[0]).stem}: {error.cmd[0]} failed with exit code {error.returncode}, see above")
     sys.exit(0)
+
+
+def run(*command: str, env: Mapping[str, str] | None = None) -> None:
+    """Run a command at the root of the repository, showing what it prints; `CalledProcessError` when it fails."""
+    subprocess.run(command, cwd=ROOT, check=True, env=env)
 
 
 def registry() -> str:

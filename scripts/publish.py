@@ -1,90 +1,95 @@
-"""`make publish`: pushes the migrations image, builds the packages with its digest, and pushes them."""
+"""`make publish`: pushes the migrations image, builds the packages with its digest, and pushes them.
+
+The crossplane CLI pushes all three, with the logins that docker has. build/published.json then says what is where, by
+digest: what a release signs.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import ipaddress
 import json
-import os
-import shlex
+import re
 import shutil
 import subprocess
-import tempfile
 import urllib.request
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from scripts import packages
-from scripts.images import IMAGES, has_docker, run
-from scripts.packages import CONFIGURATION, FUNCTION, MIGRATIONS
-from scripts.project import TAG, UserError, program, registry
+from scripts import images, packages
+from scripts.project import BUILD, TAG, UserError, program, registry, run
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+PUBLISHED = BUILD / "published.json"
 _MANIFESTS = (
+    "application/vnd.oci.image.index.v1+json",
     "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 )
 
 
-def push_image(archive: Path, reference: str) -> str:
-    """Push an image archive, and give the digest that its registry has it by.
+def push(name: str, archives: Sequence[Path], where: str) -> str:
+    """Push an image or package, one archive for each platform, and give its reference by digest."""
+    reference = f"{where}/{name}:{TAG}"
+    files = ",".join(str(path) for path in archives)
+    # Made for packages, it takes any image, and several become one of several platforms.
+    run(packages.cli(), "xpkg", "push", f"--package-files={files}", reference)
+    pushed = f"{where}/{name}@{digest(reference)}"
+    print(f"{reference} is {pushed}")
+    return pushed
 
-    Raises:
-        UserError: Nothing here pushes images.
-    """
-    if command := os.environ.get("IMAGE_BUILDER"):
-        return _with_builder(shlex.split(command), archive, reference)
+
+def digest(reference: str) -> str:
+    """Ask a registry for the digest that a tag stands for."""
+    return f"sha256:{hashlib.sha256(_manifest(reference)).hexdigest()}"
+
+
+def _manifest(reference: str) -> bytes:
+    host, _, path = reference.partition("/")
+    if speaks_http(host):
+        name, _, tag = path.rpartition(":")
+        request = urllib.request.Request(
+            f"http://{host}/v2/{name}/manifests/{tag}", headers={"Accept": ", ".join(_MANIFESTS)}
+        )
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
+            body: bytes = answer.read()
+        return body
+    # A registry with TLS wants a login too, and these know docker's.
     if shutil.which("skopeo"):
-        return _with_digest_file("skopeo", "copy", f"docker-archive:{archive}", f"docker://{reference}")
-    if has_docker():
-        return _with_docker(archive, reference)
-    for command in ("podman", "buildah"):
-        if shutil.which(command):
-            name = _output(command, "pull", "--quiet", f"docker-archive:{archive}")
-            return _with_digest_file(command, "push", name, f"docker://{reference}")
-    msg = "nothing here pushes images: install docker, podman, buildah or skopeo, or set IMAGE_BUILDER"
+        return _output("skopeo", "inspect", "--raw", f"docker://{reference}")
+    if shutil.which("docker"):
+        return _output("docker", "buildx", "imagetools", "inspect", "--raw", reference)
+    msg = f"nothing here asks {host} for a digest: install skopeo, or docker with buildx"
     raise UserError(msg)
 
 
-def _with_builder(command: list[str], archive: Path, reference: str) -> str:
-    host, _, path = reference.partition("/")
-    run(*command, "push", str(archive), path, env=os.environ | {"MEMORY_CLUSTER_REGISTRY": host})
-    name, _, tag = path.rpartition(":")
-    # Its registries have neither TLS nor logins, and are not behind a proxy.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    accept = {"Accept": ", ".join(_MANIFESTS)}
-    request = urllib.request.Request(f"http://{host}/v2/{name}/manifests/{tag}", method="HEAD", headers=accept)
-    with opener.open(request, timeout=60) as answer:
-        digest: str = answer.headers["Docker-Content-Digest"]
-    return digest
+def speaks_http(host: str) -> bool:
+    """Whether go-containerregistry, hence the crossplane CLI, does without TLS there: at a local or private address."""
+    name = host.rpartition(":")[0] or host
+    if re.fullmatch(r"localhost|.*\.local|.*\.localhost", name):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_private
+    except ValueError:
+        return False
 
 
-def _with_digest_file(*command: str) -> str:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "digest")
-        run(command[0], command[1], f"--digestfile={path}", *command[2:])
-        return path.read_text().strip()
-
-
-def _with_docker(archive: Path, reference: str) -> str:
-    loaded = _output("docker", "load", "--quiet", f"--input={archive}").rpartition("Loaded image: ")[2]
-    run("docker", "tag", loaded, reference)
-    run("docker", "push", "--quiet", reference)
-    known: list[str] = json.loads(_output("docker", "inspect", "--format={{json .RepoDigests}}", reference))
-    return next(each for each in known if each.startswith(f"{reference.rpartition(':')[0]}@")).partition("@")[2]
-
-
-def _output(*command: str) -> str:
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+def _output(*command: str) -> bytes:
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
 
 
 def main() -> None:
     """Publish everything to REGISTRY."""
-    where, cli = registry(), packages.cli()
-    archive = IMAGES / "migrations.tar"
-    if not archive.exists():
-        msg = f"{archive} is missing: run make images"
-        raise UserError(msg)
-    digest = push_image(archive, f"{where}/{MIGRATIONS}:{TAG}")
-    packages.build(where, f"{where}/{MIGRATIONS}@{digest}")
-    for name in (FUNCTION, CONFIGURATION):
-        run(cli, "xpkg", "push", f"--package-files={packages.archive(name)}", f"{where}/{name}:{TAG}")
+    where = registry()
+    packages.cli()
+    migrations = push(packages.MIGRATIONS, images.built("migrations"), where)
+    pushed = {packages.MIGRATIONS: migrations}
+    for name, archives in packages.build(where, migrations).items():
+        pushed[name] = push(name, archives, where)
+    PUBLISHED.write_text(json.dumps(pushed, indent=2) + "\n")
 
 
 if __name__ == "__main__":
