@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from tests.migrations.documents import Command, Memory
-from tests.postgres import Connection, Database
+from tests.postgres import Connection, Database, Postgres
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "install.md").read_text()
 CLOSE, REMOVE = re.findall(r"```sql\n(.*?)```", GUIDE, re.DOTALL)
@@ -25,11 +25,11 @@ def memories(memory: Memory, command: Command) -> tuple[Memory, Memory]:
 
 def run(connection: Connection, script: str) -> None:
     r"""Run statements as psql does, of which `\gexec` executes what it gives."""
-    for line in script.splitlines():
-        rows = connection.execute(line.removesuffix("\\gexec").encode())
-        if line.endswith("\\gexec"):
-            for (statement,) in rows.fetchall():
-                connection.execute(statement)
+    for statement, end in re.findall(r"(.*?)(;|\\gexec)\n", script, re.DOTALL):
+        rows = connection.execute(statement)
+        if end == "\\gexec":
+            for (given,) in rows.fetchall():
+                connection.execute(given)
 
 
 def close(database: Database) -> None:
@@ -51,10 +51,42 @@ def test_closed_logins_are_opened_by_the_next_job(memories: tuple[Memory, Memory
     memories[1].connect().close()
 
 
+def left(*memories: Memory) -> tuple[set[str], set[str]]:
+    """What is there of Memories of one database: prefixes of their roles, and schemas of anybody's."""
+    with memories[0].database.superuser() as superuser:
+        roles = superuser.execute("SELECT left(rolname, 16) FROM pg_roles").fetchall()
+        schemas = superuser.execute("SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_'").fetchall()
+    prefixes = {name for (name,) in roles} & {memory.prefix for memory in memories}
+    return prefixes, {name for (name,) in schemas} - {"public", "information_schema"}
+
+
 def test_nothing_is_left_when_it_is_removed_for_good(memories: tuple[Memory, Memory]) -> None:
     with memories[0].database.superuser() as superuser:
         run(superuser, REMOVE)
-        roles = superuser.execute("SELECT rolname FROM pg_roles WHERE rolname LIKE 'mem\\_%'").fetchall()
-        schemas = superuser.execute("SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_'").fetchall()
-    assert roles == []
-    assert {name for (name,) in schemas} == {"public", "information_schema"}
+    assert left(*memories) == (set(), set())
+
+
+def test_one_claims_data_can_be_removed_alone(memories: tuple[Memory, Memory]) -> None:
+    kept, removed = memories
+    all_but_last, _, last = REMOVE.rstrip().rpartition("\n")
+    assert last == "DROP SCHEMA memory_ledger CASCADE;"
+    script = all_but_last.replace(";", f" WHERE homes.identity = '{removed.identity}';", 1) + "\n"
+    with kept.database.superuser() as superuser:
+        run(superuser, script + f"DELETE FROM memory_ledger.homes WHERE identity = '{removed.identity}';\n")
+    assert left(kept, removed) == ({kept.prefix}, {kept.schema, "memory_ledger"})
+    kept.connect().close()
+
+
+def test_memories_of_another_database_are_left_alone(
+    memories: tuple[Memory, Memory], postgres18: Postgres, command: Command
+) -> None:
+    """Roles are those of the whole server, and it may serve others."""
+    with postgres18.database() as database:
+        other = memories[0].but(database=database)
+        assert command.provision(other).code == 0
+        with memories[0].database.superuser() as superuser:
+            run(superuser, CLOSE)
+            run(superuser, REMOVE)
+        other.connect().close()
+        with database.superuser() as superuser:
+            run(superuser, REMOVE)
