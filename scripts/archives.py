@@ -21,33 +21,44 @@ def made_of(path: Path, inputs: str) -> Iterator[bool]:
 
     One process at a time. What was interrupted is made anew.
     """
-    key = hashlib.sha256(inputs.encode()).hexdigest()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with Path(f"{path}.inputs").open("a+") as record:
+    with _record(path).open("a+") as record:
         fcntl.flock(record, fcntl.LOCK_EX)
-        record.seek(0)
-        stale = record.read() != key or not path.exists()
+        stale = not is_made_of(path, inputs)
         if stale:
             record.truncate(0)
         yield stale
         if stale:
-            record.write(key)
+            record.write(_key(inputs))
+
+
+def is_made_of(path: Path, inputs: str) -> bool:
+    """Whether a file or folder is there, and was made of these inputs."""
+    return path.exists() and _record(path).exists() and _record(path).read_text() == _key(inputs)
+
+
+def _record(path: Path) -> Path:
+    return Path(f"{path}.inputs")
+
+
+def _key(inputs: str) -> str:
+    return hashlib.sha256(inputs.encode()).hexdigest()
 
 
 def config(archive: Path) -> dict[str, Any]:
     """Give the configuration of the one image in an archive."""
     with tarfile.open(archive) as tar:
-        (entry,) = json.loads(_read(tar, "manifest.json"))
-        found: dict[str, Any] = json.loads(_read(tar, entry["Config"]))
+        (entry,) = json.loads(read(tar, "manifest.json"))
+        found: dict[str, Any] = json.loads(read(tar, entry["Config"]))
     return found
 
 
 def configure(archive: Path, settings: Mapping[str, Any]) -> None:
     """Set fields of an image's run configuration (labels, ports, …) in its archive, in place."""
     with tarfile.open(archive) as tar:
-        (entry,) = json.loads(_read(tar, "manifest.json"))
-        image = json.loads(_read(tar, entry["Config"]))
-        layers = {name: _read(tar, name) for name in entry["Layers"]}
+        (entry,) = json.loads(read(tar, "manifest.json"))
+        image = json.loads(read(tar, entry["Config"]))
+        layers = {name: read(tar, name) for name in entry["Layers"]}
     image["config"].update(settings)
     body = json.dumps(image, sort_keys=True).encode()
     entry["Config"] = f"{hashlib.sha256(body).hexdigest()}.json"
@@ -59,7 +70,8 @@ def configure(archive: Path, settings: Mapping[str, Any]) -> None:
             tar.addfile(info, io.BytesIO(content))
 
 
-def _read(tar: tarfile.TarFile, name: str) -> bytes:
+def read(tar: tarfile.TarFile, name: str) -> bytes:
+    """Give what is in a file of an archive."""
     found = tar.extractfile(name)
     if found is None:
         msg = f"{name} is not a file of the archive"

@@ -96,6 +96,15 @@ def inputs(target: str) -> str:
     return digest.hexdigest()
 
 
+def is_current(target: str) -> bool:
+    """Whether the archive of this machine's image is there, and made of what is here now."""
+    return archives.is_made_of(archive(target), _image_inputs(target))
+
+
+def _image_inputs(target: str) -> str:
+    return f"{inputs(target)} {_DOCKERFILE.read_text()} {labels()}"
+
+
 def labels() -> dict[str, str]:
     """Give what an image's labels say about this build."""
     revision = os.environ.get("REVISION")
@@ -154,11 +163,10 @@ def builder() -> Builder:
 def main() -> None:
     """Build what is not there yet."""
     found = builder()
-    settings = f"{_DOCKERFILE.read_text()} {labels()}"
     for target in TARGETS:
         for platform in platforms():
             path = archive(target, platform)
-            with archives.made_of(path, f"{inputs(target)} {settings}") as stale:
+            with archives.made_of(path, _image_inputs(target)) as stale:
                 if stale:
                     found.build(target, platform, path)
             print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1e6:.1f} MB{'' if stale else ', unchanged'}")
