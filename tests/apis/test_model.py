@@ -1,14 +1,14 @@
 """The function's models and the XRDs say the same: fields, defaults, enums, bounds."""
 
-import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from function import model
 from tests import schemas
+from tests.apis import fields
 from tests.apis.cases import API_VERSION, CASES, Case
+from tests.apis.fields import Field
 
 PAIRS: dict[str, tuple[type[model.Model], str]] = {
     "Memory": (model.Memory, "xmemories"),
@@ -24,59 +24,13 @@ DEFAULTED_BY_THE_FUNCTION = {
 NUMBERS = ("minimum", "maximum", "maxItems", "maxProperties")
 
 
-@dataclasses.dataclass(frozen=True)
-class Field:
-    """One field, in the words of JSON Schema."""
-
-    path: str
-    schema: dict[str, Any]
-    required: bool
-    below: bool  # whether fields below it are declared, or it is passed on unread
-
-    @property
-    def default(self) -> Any:
-        """The default, with those of the fields below; None where there is none."""
-        default = self.schema.get("default")
-        return None if default is None else schemas.structural.defaulted(default, self.schema)
-
-
-def _of_model(schema: Any, definitions: Any) -> Any:
-    """The model's schema without references, and without the null of optional fields."""
-    if isinstance(schema, list):
-        return [_of_model(entry, definitions) for entry in schema]
-    if not isinstance(schema, dict):
-        return schema
-    if "$ref" in schema:
-        rest = {key: entry for key, entry in schema.items() if key != "$ref"}
-        return _of_model(definitions[schema["$ref"].rpartition("/")[2]] | rest, definitions)
-    if "anyOf" in schema:
-        (only,) = (entry for entry in schema["anyOf"] if entry != {"type": "null"})
-        return _of_model(only | {key: entry for key, entry in schema.items() if key != "anyOf"}, definitions)
-    return {key: _of_model(entry, definitions) for key, entry in schema.items()}
-
-
-def _fields(schema: Any, path: str = "") -> Iterator[Field]:
-    for name, below in schema.get("properties", {}).items():
-        where = f"{path}.{name}".lstrip(".")
-        declared = below.get("type") not in {"object", "array"} or bool(
-            below.get("properties")
-            or below.get("items", {}).get("properties")
-            or below.get("items", {}).get("type") == "string"
-        )
-        yield Field(where, below, name in schema.get("required", ()), declared)
-        yield from _fields(below, where)
-        yield from _fields(below.get("items", {}), f"{where}[]")
-
-
 def _model_fields(kind: str) -> dict[str, Field]:
-    document = PAIRS[kind][0].model_json_schema(by_alias=True)
-    return {field.path: field for field in _fields(_of_model(document, document.get("$defs", {})))}
+    return fields.of_model(PAIRS[kind][0])
 
 
 def _xrd_fields(kind: str) -> dict[str, Field]:
     (version,) = schemas.definition(PAIRS[kind][1])["spec"]["versions"]
-    spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
-    return {field.path: field for field in _fields(spec)}
+    return fields.of_schema(version["schema"]["openAPIV3Schema"]["properties"]["spec"])
 
 
 SHARED = [
