@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import ssl
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,9 @@ from pathlib import Path
 from migrations import log
 from migrations.errors import Code
 
+# The right to write comes from a RoleBinding that is made while the Job starts.
+PATIENCE_SECONDS = 20.0
+PAUSE_SECONDS = 0.5
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 TIMEOUT_SECONDS = 10.0
 
@@ -59,7 +63,7 @@ def publish(key: str, text: str, target: tuple[str, str] | None) -> bool:
             log.write("no report: the request does not say where to")
             return False
         else:
-            _patch_config_map(*target, key, text)
+            _patch_patiently(*target, key, text)
     except (OSError, http.client.HTTPException, KeyError, ValueError) as error:
         log.write("cannot write the report", error=f"{type(error).__name__}: {error}")
         return False
@@ -74,7 +78,19 @@ def _write_file(path: Path, key: str, text: str) -> None:
     path.write_text(json.dumps({**before, key: text}, ensure_ascii=False), encoding="utf-8")
 
 
-def _patch_config_map(namespace: str, name: str, key: str, text: str) -> None:
+def _patch_patiently(namespace: str, name: str, key: str, text: str) -> None:
+    """Patches, again while the API server says that it must not (403) or that nothing is there (404)."""
+    limit = time.monotonic() + PATIENCE_SECONDS
+    while (status := _patch_config_map(namespace, name, key, text)) != http.client.OK:
+        if status not in {http.client.FORBIDDEN, http.client.NOT_FOUND} or time.monotonic() > limit:
+            reason = http.client.responses.get(status, "")
+            msg = f"the API server answered {status} {reason} for ConfigMap {namespace}/{name}"
+            raise OSError(msg)
+        time.sleep(PAUSE_SECONDS)
+
+
+def _patch_config_map(namespace: str, name: str, key: str, text: str) -> int:
+    """Gives the status that the API server answers with."""
     token = (SERVICE_ACCOUNT / "token").read_text(encoding="utf-8").strip()
     context = ssl.create_default_context(cafile=str(SERVICE_ACCOUNT / "ca.crt"))
     host, port = os.environ["KUBERNETES_SERVICE_HOST"], int(os.environ.get("KUBERNETES_SERVICE_PORT", "443"))
@@ -90,6 +106,4 @@ def _patch_config_map(namespace: str, name: str, key: str, text: str) -> None:
         answer.read()
     finally:
         connection.close()
-    if answer.status != http.client.OK:
-        msg = f"the API server answered {answer.status} {answer.reason} for ConfigMap {namespace}/{name}"
-        raise OSError(msg)
+    return answer.status

@@ -96,8 +96,7 @@ class Home:
     @cached_property
     def _placed(self) -> dict[str, str]:
         """Keys of objects that would move with the provider."""
-        keys = ("report", "report-role", "report-binding")
-        return {key: names.placed(key, self.backend.namespace) for key in keys}
+        return {key: names.placed(key, self.backend.namespace) for key in report.PARTS}
 
     @property
     def is_handed_out(self) -> bool:
@@ -112,13 +111,9 @@ class Home:
         return {**made, **self._jobs(decision)}
 
     def _report(self) -> dict[str, Manifest]:
-        name, keys = names.report(self.subject.identity.id12), self._placed
+        name = names.report(self.subject.identity.id12)
         account = jobs.service_account(self.settings, self.found.provider)
-        return {
-            keys["report"]: report.configmap(self.owner, name),
-            keys["report-role"]: report.role(self.owner, name),
-            keys["report-binding"]: report.role_binding(self.owner, name, account),
-        }
+        return report.objects(self.owner, name, account, self._placed, self.subject.inputs.observed)
 
     def _jobs(self, decision: Decision) -> dict[str, Resource]:
         """The Jobs that stay, the one that starts, and the request document of each."""

@@ -83,10 +83,9 @@ class Probe:
         """Every composed resource, by key."""
         observed, name = self.inputs.observed, self._name("report")
         account = jobs.service_account(self.settings, self.provider)
+        keys = {part: self._placed(part) for part in report.PARTS}
         made: dict[str, Manifest] = {
-            self._placed("report"): report.configmap(self.owner, name),
-            self._placed("report-role"): report.role(self.owner, name),
-            self._placed("report-binding"): report.role_binding(self.owner, name, account),
+            **report.objects(self.owner, name, account, keys, observed),
             names.request_key(self.document.hash): self._request(),
             self._placed("probe"): job.cronjob(self.owner, self._name("probe"), self._task),
         }

@@ -5,9 +5,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Container, Mapping
+
     from function.resources.metadata import Owner
 
+# Parts of a report, by the stem of their resource key.
+PARTS = ("report", "report-role", "report-binding")
+
 _RBAC = "rbac.authorization.k8s.io"
+
+
+def objects(
+    owner: Owner, name: str, service_account: str, keys: Mapping[str, str], observed: Container[str]
+) -> dict[str, dict[str, Any]]:
+    """Give the report's parts by resource key; `keys` are those of `PARTS`.
+
+    The binding waits for its Role: the API server answers a binding to a Role that is not there with 404, Crossplane
+    applies in no order, and one such answer fails its whole reconcile.
+    """
+    made = {keys["report"]: configmap(owner, name), keys["report-role"]: role(owner, name)}
+    if keys["report-role"] in observed or keys["report-binding"] in observed:
+        made[keys["report-binding"]] = role_binding(owner, name, service_account)
+    return made
 
 
 def configmap(owner: Owner, name: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from tests.function.harness import (
     settle,
     step,
 )
-from tests.function.worlds import ADMIN, CA, memory, provider, world
+from tests.function.worlds import ADMIN, CA, memory, namespace, provider, world
 from tests.schemas import catalog
 
 if TYPE_CHECKING:
@@ -53,6 +53,11 @@ def _settled(**changes: Any) -> World:
 
 def _pg(**postgres: Any) -> Object:
     return provider(postgres={"host": "db.example.com", "connectionSecret": ADMIN, **postgres})
+
+
+def _by_label() -> Object:
+    selector = {"matchLabels": {"memory": "yes"}}
+    return provider(allowedConsumers={"namespaces": {"from": "Selector", "selector": selector}})
 
 
 def _down() -> Object:
@@ -104,6 +109,36 @@ TOLD = [
         ),
         ("ProviderReady", "NotAdmitted"),
         "not a composite without a claim",
+    ),
+    Told(
+        "not-labelled",
+        "Selector admits whose labels match; which labels, or whom else they stand for, is not ours to tell",
+        world(_by_label()).but(namespaces=(namespace(memory="no"),)),
+        ("ProviderReady", "NotAdmitted"),
+        'provider "pg" admits the namespaces whose labels match its selector, not namespace "team-a": '
+        "ask the provider's owner to add it to spec.allowedConsumers.namespaces",
+    ),
+    Told(
+        "no-claim-no-labels",
+        "a composite without a claim is in no namespace, so Selector never admits it",
+        world(_by_label(), memory_xr=memory(claim=None)).but(namespaces=(namespace(memory="yes"),)),
+        ("ProviderReady", "NotAdmitted"),
+        "admits the namespaces whose labels match its selector, not a composite without a claim",
+    ),
+    Told(
+        "no-such-namespace",
+        "on its way out, or never there",
+        world(_by_label()).but(namespaces=(namespace("team-b", memory="yes"),)),
+        ("ProviderReady", "NotAdmitted"),
+        'provider "pg" admits namespaces by their labels, and there is no Namespace "team-a" to look at: make it',
+    ),
+    Told(
+        "labels-not-seen",
+        "what Crossplane does not answer is not guessed",
+        world(_by_label()).but(namespaces=(namespace(memory="yes"),), unanswered=("consumer-namespace",)),
+        ("ProviderReady", "NotAdmitted"),
+        'Crossplane has not shown those of namespace "team-a" yet: if this stays, let its service account get, list '
+        "and watch namespaces",
     ),
     Told(
         "cluster-without-login",
@@ -511,7 +546,8 @@ def test_jobs_run_as_provider_and_composition_say() -> None:
     assert {key: pod[key] for key in ("nodeSelector", "tolerations", "imagePullSecrets", "serviceAccountName")} == {
         key: wishes[key] for key in ("nodeSelector", "tolerations", "imagePullSecrets", "serviceAccountName")
     }
-    subjects = answer.resources[answer.key("report-binding-")]["subjects"]
+    settled = settle(world(provider(jobs=wishes)))[1]
+    subjects = settled.resources[settled.key("report-binding-")]["subjects"]
     assert subjects == [{"kind": "ServiceAccount", "name": "memory-jobs", "namespace": "databases"}]
     defaults = {**pipeline_input(), "jobs": {"activeDeadlineSeconds": 120}}
     other = run(world().but(settings=defaults))

@@ -163,8 +163,20 @@ def test_two_probes_never_run_side_by_side() -> None:
 
 
 @pytest.mark.parametrize("start", [world(), _probing()], ids=["memory", "provider"])
+def test_a_binding_waits_for_its_role(start: World) -> None:
+    """The API server answers a binding to a Role that is not there with 404, which fails all of a reconcile."""
+    after, first = step(start)
+    assert "RoleBinding" not in {body["kind"] for body in first.resources.values()}
+    settled, second = step(after)
+    key = _one(second, "RoleBinding")
+    role = _one(second, "Role")
+    without = {name: body for name, body in settled.observed.items() if name != role}
+    assert key in run(settled.but(observed=without)).resources, "what is there stays"
+
+
+@pytest.mark.parametrize("start", [world(), _probing()], ids=["memory", "provider"])
 def test_jobs_may_touch_their_own_report_only(start: World) -> None:
-    answer = run(start)
+    answer = run(step(start)[0])
     report, role, binding = (_of(answer, kind) for kind in ("ConfigMap", "Role", "RoleBinding"))
     name, namespace = report["metadata"]["name"], report["metadata"]["namespace"]
     assert role["rules"] == [

@@ -32,7 +32,8 @@ def _answered(start: World, **answer: Any) -> World:
 
 
 def test_first_answer_comes_from_a_job_and_later_ones_from_a_cronjob() -> None:
-    answer = run(provider_world(provider(ready=False)))
+    asked, _ = step(provider_world(provider(ready=False)))
+    answer = run(asked)
     kinds = sorted(body["kind"] for body in answer.resources.values())
     assert kinds == ["ConfigMap", "CronJob", "Job", "Role", "RoleBinding", "Secret", "ServiceAccount"]
     assert answer.conditions["BackendReady"] == (False, "Probing")

@@ -138,8 +138,8 @@ def test_reconciling_comes_to_rest(
     cluster: Cluster, package: Package, crossplane: Crossplane, claim: Object, provider: Object
 ) -> None:
     apply(cluster, package, provider, claim)
-    crossplane.reconcile()
-    crossplane.reconcile()
+    for _ in range(3):
+        crossplane.reconcile()
     revision = cluster.revision
     reconciled = crossplane.reconcile()
     assert cluster.revision == revision

@@ -103,15 +103,16 @@ def test_provision_writes_nothing_but_its_report(memory: Memory, command: Comman
 
 
 class _ApiServer(http.server.BaseHTTPRequestHandler):
-    """Takes one request as the API server does, and answers as told."""
+    """Takes requests as the API server does, and answers as told: at first `before`, then `status`."""
 
+    before: ClassVar[list[int]] = []
     status: ClassVar[int] = 200
     seen: ClassVar[list[dict[str, Any]]] = []
 
     def do_PATCH(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.seen.append({"path": self.path, "headers": dict(self.headers), "body": json.loads(body)})
-        self.send_response(self.status)
+        self.send_response(self.before.pop(0) if self.before else self.status)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -154,7 +155,9 @@ def api_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.server_port))
     _ApiServer.seen.clear()
+    _ApiServer.before = []
     _ApiServer.status = 200
+    monkeypatch.setattr(report, "PAUSE_SECONDS", 0.01)
     yield _ApiServer
     server.shutdown()
     thread.join()
@@ -183,11 +186,30 @@ def test_report_is_a_merge_patch_with_the_pods_token(
     assert json.loads(request["body"]["data"]["provision"])["code"] == 0
 
 
+def test_report_waits_for_the_right_to_write_it(
+    memory: Memory, command: Command, monkeypatch: pytest.MonkeyPatch, api_server: type[_ApiServer]
+) -> None:
+    """The RoleBinding is made while the Job starts."""
+    api_server.before = [404, 403, 403]
+    assert _without_file(command, memory, monkeypatch, "provision") == 0
+    assert len(api_server.seen) == 4
+    assert "cannot write the report" not in command.capsys.readouterr().err
+
+
+def test_report_does_not_wait_for_what_will_not_change(
+    memory: Memory, command: Command, monkeypatch: pytest.MonkeyPatch, api_server: type[_ApiServer]
+) -> None:
+    api_server.status = 422
+    assert _without_file(command, memory, monkeypatch, "provision") == 0
+    assert len(api_server.seen) == 1
+
+
 @pytest.mark.parametrize(("name", "code"), [("provision", 0), ("probe", 1)])
 def test_report_that_is_refused_is_logged(
     memory: Memory, command: Command, api_server: type[_ApiServer], name: str, code: int
 ) -> None:
     """It changes no exit code of provision; probe has nothing but its answer, so it fails and is run again."""
+    command.monkeypatch.setattr(report, "PATIENCE_SECONDS", 0.1)
     api_server.status = 403
     assert _without_file(command, memory, command.monkeypatch, name) == code
     *lines, last = command.capsys.readouterr().err.splitlines()
