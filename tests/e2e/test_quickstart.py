@@ -70,4 +70,4 @@ def test_conditions_and_status_are_on_the_claim(platform: Kube, team: Callable[[
     assert claim["status"]["provider"]["name"] == "pg"
     assert claim["status"]["binding"] == {"name": "seen-memory"}
     columns = platform("get", MEMORY, "seen", "-n", name).splitlines()[0].split()
-    assert columns == ["PROVIDER", "TYPE", "SCHEMA", "SECRET", "SYNCED", "READY", "CONNECTION-SECRET", "AGE"]
+    assert columns == ["NAME", "PROVIDER", "TYPE", "SCHEMA", "SECRET", "SYNCED", "READY", "CONNECTION-SECRET", "AGE"]

@@ -63,7 +63,7 @@ def test_a_deleted_provider_stops_nothing_and_can_come_back(platform: Kube, team
     assert composite_of(platform, name, "kept")["spec"]["resourceRefs"] == composite["spec"]["resourceRefs"]
     assert app(name, "kept-memory")["events"] == 1, "without its provider a Memory still works"
     platform.apply(shared_provider(platform, provider))
-    told(platform, name, "kept", "ProviderReady", "True/Found", seconds=150)
+    told(platform, name, "kept", "ProviderReady", "True/Available", seconds=150)
     ready_memory(platform, name, "kept")
     assert app(name, "kept-memory", COUNT)["events"] == 1
     assert jobs <= set(jobs_of(platform, name, "kept")) or jobs_of(platform, name, "kept")

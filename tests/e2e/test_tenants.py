@@ -1,5 +1,6 @@
 """Several teams on one platform: who may use which provider, and what one cannot take from another."""
 
+import os
 from collections.abc import Callable
 
 import pytest
@@ -60,7 +61,7 @@ def test_a_schema_of_another_team_is_refused(platform: Kube, team: Callable[[], 
 def test_a_provider_that_does_not_admit_the_team(platform: Kube, team: Callable[[], str]) -> None:
     """Nothing is rendered; the condition says why; and being admitted later needs nobody's help."""
     inside, outside = team(), team()
-    name = f"private-{inside}"
+    name = f"private-{os.getpid()}"
     listed = {"namespaces": {"from": "Names", "names": [inside]}}
     platform.apply(shared_provider(platform, name, allowedConsumers=listed))
     platform.apply(memory(inside, "in", name), memory(outside, "out", name))

@@ -64,15 +64,8 @@ def test_an_upgrade_changes_no_memory(
         90,
     )
     [step] = platform.get("composition", "memory")["spec"]["pipeline"]
-    for probe in platform.list("cronjobs", "databases"):
-        name_of, where = probe["metadata"]["name"], probe["metadata"]["namespace"]
-        platform.until(
-            "the probe runs the next image",
-            lambda name_of=name_of, where=where: (
-                image_of(platform, name_of, where) == step["input"]["migrations"]["image"] or None
-            ),
-            150,
-        )
+    wanted = step["input"]["migrations"]["image"]
+    platform.until("every probe runs the next image", lambda: probe_images(platform) == {wanted} or None, 150)
     platform.apply(memory(name, "young"))
     ready_memory(platform, name, "young")
     ready_memory(platform, name, "old")
@@ -84,8 +77,7 @@ def test_an_upgrade_changes_no_memory(
     ready_memory(platform, name, "old")
 
 
-def image_of(kube: Kube, name: str, namespace: str) -> str:
-    """Image of a CronJob's next pods."""
-    spec = kube.get("cronjob", name, namespace)["spec"]["jobTemplate"]["spec"]["template"]["spec"]
-    image: str = spec["containers"][0]["image"]
-    return image
+def probe_images(kube: Kube) -> set[str]:
+    """Images of the providers' CronJobs."""
+    templates = [one["spec"]["jobTemplate"]["spec"]["template"] for one in kube.list("cronjobs")]
+    return {template["spec"]["containers"][0]["image"] for template in templates}
