@@ -63,11 +63,8 @@ class Packer:
     def __init__(self, command: str) -> None:
         self._command = shlex.split(command)
 
-    def build(self, target: str, platform: str, archive: Path) -> None:
-        """Build one of the Dockerfile's targets for this machine."""
-        if platform != NATIVE:
-            msg = f'PLATFORMS names "{platform}": IMAGE_BUILDER packs for this machine only: unset one of the two'
-            raise UserError(msg)
+    def build(self, target: str, _platform: str, archive: Path) -> None:
+        """Build one of the Dockerfile's targets for this machine, the only platform that it can."""
         wanted = dockerfile.settings(_DOCKERFILE.read_text(), target, labels())
         options = [f"--entrypoint={word}" for word in wanted["Entrypoint"]]
         options += [f"--env={entry}" for entry in wanted["Env"]]
@@ -108,7 +105,7 @@ def _image_inputs(target: str) -> str:
 def labels() -> dict[str, str]:
     """Give what an image's labels say about this build."""
     revision = os.environ.get("REVISION")
-    if not revision:
+    if not revision and shutil.which("git"):
         git = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
         revision = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
     return {"VERSION": VERSION, "REVISION": revision or "unknown", "SOURCE": SOURCE}
@@ -146,7 +143,7 @@ def builder() -> Builder:
         UserError: There is nothing.
     """
     if command := os.environ.get("IMAGE_BUILDER"):
-        return Packer(command)
+        return _packer(command)
     # The command alone builds nothing: its daemon must answer.
     if shutil.which("docker") and not subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
         return Engine("docker")
@@ -158,6 +155,16 @@ def builder() -> Builder:
         "or set IMAGE_BUILDER to a program that packs a folder into an image"
     )
     raise UserError(msg)
+
+
+def _packer(command: str) -> Packer:
+    if not shutil.which(shlex.split(command)[0]):
+        msg = f'IMAGE_BUILDER is "{command}": there is no such program'
+        raise UserError(msg)
+    if platforms() != [NATIVE]:
+        msg = f'PLATFORMS is "{os.environ["PLATFORMS"]}": IMAGE_BUILDER packs for this machine only: unset one of them'
+        raise UserError(msg)
+    return Packer(command)
 
 
 def main() -> None:

@@ -38,23 +38,23 @@ def cli() -> str:
     return found
 
 
-def build(where: str, migrations: str) -> dict[str, list[Path]]:
-    """Build both packages, and give the files of each.
+def build(where: str, migrations: str, folder: Path = PACKAGES) -> dict[str, list[Path]]:
+    """Build both packages, and give the files of each: the function has one for each platform.
 
     Args:
         where: The registry (and path) that they will be installed from.
         migrations: Reference of the migrations image that Jobs will run.
+        folder: Where to write them.
     """
     runtimes = images.built("function")
-    shutil.rmtree(PACKAGES, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
     functions = []
     for runtime in runtimes:
-        suffix = runtime.stem.removeprefix("function")
-        out = PACKAGES / f"{FUNCTION}-{TAG}{suffix}.xpkg"
-        _pack(ROOT / "package/function", PACKAGES / FUNCTION, out, f"--embed-runtime-image-tarball={runtime}")
+        out = folder / f"{FUNCTION}-{TAG}{runtime.stem.removeprefix('function')}.xpkg"
+        _pack(ROOT / "package/function", folder / FUNCTION, out, f"--embed-runtime-image-tarball={runtime}")
         functions.append(out)
-    out = PACKAGES / f"{CONFIGURATION}-{TAG}.xpkg"
-    root = PACKAGES / CONFIGURATION
+    out = folder / f"{CONFIGURATION}-{TAG}.xpkg"
+    root = folder / CONFIGURATION
     _write(root / "package", configuration(where, migrations))
     _write(root / "examples", {path.name: _load(path) for path in _EXAMPLES})
     _pack(root / "package", root / "examples", out)
@@ -94,7 +94,7 @@ def _pack(root: Path, shown: Path, out: Path, *options: str) -> None:
     # Without a folder of examples it would take ours, with everything that the tests keep there.
     shown.mkdir(parents=True, exist_ok=True)
     run(cli(), "xpkg", "build", f"--package-root={root}", f"--examples-root={shown}", f"--package-file={out}", *options)
-    print(f"{out.relative_to(ROOT)}: {out.stat().st_size / 1e6:.2f} MB")
+    print(f"{out.name}: {out.stat().st_size / 1e6:.2f} MB")
 
 
 def main() -> None:

@@ -1,0 +1,151 @@
+"""The packages' sources, and what `make packages` says when it cannot. What the CLI builds: tests/render."""
+
+import subprocess
+import sys
+import tomllib
+from typing import Any
+
+import pytest
+
+from scripts import packages
+from scripts.project import ROOT, TAG, UserError, dependency_name, registry
+from tests import schemas
+
+WHERE = "registry.example.org/proompteng"
+IMAGE = f"{WHERE}/memory-migrations@sha256:{'0' * 64}"
+SHOWN = {f"meta.crossplane.io/{name}" for name in ("maintainer", "source", "license", "description", "readme")}
+
+
+def _metadata(name: str) -> dict[str, Any]:
+    (found,) = schemas.objects(ROOT / "package" / name / "crossplane.yaml")
+    return found
+
+
+# What crossplane-runtime 2.3.3's xpkg.ToDNSLabel gives for the repository; Crossplane calls a dependency by that.
+@pytest.mark.parametrize(
+    ("repository", "name"),
+    [
+        pytest.param("registry.example.org/function-memory", "function-memory", id="nothing before it"),
+        pytest.param(f"{WHERE}/function-memory", "proompteng-function-memory", id="an organisation"),
+        pytest.param("10.0.0.1:5000/a/function-memory", "a-function-memory", id="a port"),
+        pytest.param("r.io/plat/team.one/function-memory", "plat-team-one-function-memory", id="dots and levels"),
+        pytest.param("r.io/team_one/function-memory", "teamone-function-memory", id="an underscore"),
+        pytest.param("r.io/a--b/function-memory", "a--b-function-memory", id="two hyphens"),
+        pytest.param(
+            "r.io/a-very-long-organisation-name/with-a-long-path/that-goes-on/function-memory",
+            "a-very-long-organisation-name-with-a-long-path-that-goes-on-fun",
+            id="more than 63 letters",
+        ),
+        pytest.param(
+            "r.io/abcdefghijklmnopqrstuvwxyz0123456789/abcdefghijklmnopqrstuvwxy/function-memory",
+            "abcdefghijklmnopqrstuvwxyz0123456789-abcdefghijklmnopqrstuvwxy",
+            id="a slash at the end",
+        ),
+    ],
+)
+def test_a_dependency_is_called_as_crossplane_calls_it(repository: str, name: str) -> None:
+    assert dependency_name(repository) == name
+
+
+def test_the_configuration_is_what_crossplane_takes_of_one() -> None:
+    """XRDs and Compositions; whatever else is refused when it is installed."""
+    files = packages.configuration(WHERE, IMAGE)
+    kinds = sorted(body["kind"] for body in files.values())
+    assert kinds == [*["CompositeResourceDefinition"] * 2, *["Composition"] * 3, "Configuration"]
+    assert files.pop("crossplane.yaml")["spec"]["dependsOn"] == [
+        {
+            "apiVersion": "pkg.crossplane.io/v1",
+            "kind": "Function",
+            "package": f"{WHERE}/function-memory",
+            "version": f">={TAG}",
+        }
+    ]
+
+
+def test_compositions_get_what_is_known_then() -> None:
+    for name, body in packages.configuration(WHERE, IMAGE).items():
+        if body["kind"] != "Composition":
+            continue
+        (source,) = schemas.objects(ROOT / name)
+        (step,), (ours,) = body["spec"]["pipeline"], source["spec"]["pipeline"]
+        assert step["functionRef"].pop("name") == "proompteng-function-memory"
+        assert step["input"]["migrations"].pop("image") == IMAGE
+        del ours["functionRef"]["name"], ours["input"]["migrations"]["image"]
+        assert body == source
+
+
+@pytest.mark.parametrize("name", ["function", "configuration"])
+def test_a_marketplace_finds_what_it_shows(name: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    metadata = _metadata(name)["metadata"]
+    shown = metadata["annotations"]
+    assert set(shown) == SHOWN
+    assert all(shown.values())
+    assert shown["meta.crossplane.io/license"] == project["license"]
+    assert shown["meta.crossplane.io/source"] == project["urls"]["Source"]
+    assert metadata["name"] == f"{name}-memory"
+
+
+def test_the_function_composes() -> None:
+    """Without the capability Crossplane calls it for nothing; the package's name begins as it wants it."""
+    assert _metadata("function")["spec"]["capabilities"] == ["composition"]
+    assert "dependsOn" not in _metadata("function")["spec"]
+
+
+@pytest.mark.parametrize("value", ["registry.example.org", "172.29.0.2:5000/a", "localhost/a/b", "localhost:5000"])
+def test_a_registry_is_a_host_and_perhaps_a_path(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("REGISTRY", f"{value}/")
+    assert registry() == value
+
+
+@pytest.mark.parametrize("value", ["proompteng", "https://registry.example.org", "r.io/Team", "r.io/a//b", "/a"])
+def test_what_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("REGISTRY", value)
+    with pytest.raises(UserError, match=f'REGISTRY is "{value}": write a host'):
+        registry()
+
+
+@pytest.mark.parametrize(
+    ("program", "settings", "sentence"),
+    [
+        pytest.param("images", {}, "images: nothing here builds images: start docker", id="nothing builds"),
+        pytest.param("packages", {}, "packages: REGISTRY is not set: write where", id="no registry"),
+        pytest.param("publish", {}, "publish: REGISTRY is not set: write where", id="no registry to publish to"),
+        pytest.param(
+            "publish",
+            {"REGISTRY": WHERE},
+            'publish: there is no program "crossplane": install the crossplane CLI',
+            id="no CLI",
+        ),
+        pytest.param(
+            "publish",
+            {"REGISTRY": WHERE, "CROSSPLANE_CLI": sys.executable, "PLATFORMS": "linux/none"},
+            "publish: build/images/migrations-none.tar is not there: run make images",
+            id="no image",
+        ),
+        pytest.param(
+            "images",
+            {"IMAGE_BUILDER": sys.executable, "PLATFORMS": "linux/none"},
+            'images: PLATFORMS is "linux/none": IMAGE_BUILDER packs for this machine only',
+            id="another platform",
+        ),
+        pytest.param(
+            "images",
+            {"IMAGE_BUILDER": "no-such-program"},
+            'images: IMAGE_BUILDER is "no-such-program": there is no such program',
+            id="no such builder",
+        ),
+    ],
+)
+def test_what_is_missing_is_said_in_a_sentence(program: str, settings: dict[str, str], sentence: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", f"scripts.{program}"],
+        cwd=ROOT,
+        env={"PATH": "/nowhere", "REVISION": "none", **settings},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(sentence)
+    assert len(done.stderr.splitlines()) == 1
