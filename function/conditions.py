@@ -86,6 +86,24 @@ def provider_not_admitted(name: str, consumer: str, allowed: str) -> Condition:
     return false(PROVIDER_READY, "NotAdmitted", message)
 
 
+def consumer_not_found(name: str, namespace: str) -> Condition:
+    """Say that there are no labels to look at."""
+    message = (
+        f'provider "{name}" admits namespaces by their labels, and there is no Namespace "{namespace}" to look at: '
+        "make it"
+    )
+    return false(PROVIDER_READY, "NotAdmitted", message)
+
+
+def consumer_not_seen(name: str, namespace: str) -> Condition:
+    """Say what Crossplane has not answered."""
+    message = (
+        f'provider "{name}" admits namespaces by their labels, and Crossplane has not shown those of namespace '
+        f'"{namespace}" yet: if this stays, let its service account get, list and watch namespaces'
+    )
+    return false(PROVIDER_READY, "NotAdmitted", message)
+
+
 def provider_not_ready(name: str, detail: str) -> Condition:
     """Say what a provider's own condition says."""
     return false(PROVIDER_READY, "NotReady", f'provider "{name}" is not ready: {detail}')

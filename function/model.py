@@ -41,6 +41,7 @@ _WITHHELD = {"host", "caBundle"}
 
 Name = Annotated[str, Field(min_length=1, max_length=253)]
 Namespace = Annotated[str, Field(min_length=1, max_length=63)]
+LabelValue = Annotated[str, Field(max_length=63)]
 # Structured Kubernetes types that we pass on and never read.
 Passed = dict[str, Any]
 
@@ -141,12 +142,39 @@ class Memory(Model):
     adopt: bool = False
 
 
+class LabelCondition(Model):
+    """One of a selector's `matchExpressions`."""
+
+    key: Annotated[str, Field(min_length=1, max_length=317)]
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
+    values: Annotated[tuple[LabelValue, ...] | None, Field(max_length=64)] = None
+
+    def holds(self, labels: Mapping[str, str]) -> bool:
+        """Whether it holds of an object's labels; as in Kubernetes, NotIn does where there is no such label."""
+        there, among = self.key in labels, labels.get(self.key) in (self.values or ())
+        return {"In": among, "NotIn": not among, "Exists": there, "DoesNotExist": not there}[self.operator]
+
+
+class LabelSelector(Model):
+    """A LabelSelector of Kubernetes."""
+
+    match_labels: Annotated[dict[str, LabelValue] | None, Field(max_length=32)] = None
+    match_expressions: Annotated[tuple[LabelCondition, ...] | None, Field(max_length=32)] = None
+
+    def selects(self, labels: Mapping[str, str]) -> bool:
+        """Whether an object with these labels is meant; without a condition nobody is, and the XRD refuses that."""
+        exact, conditions = self.match_labels or {}, self.match_expressions or ()
+        matches = exact.items() <= labels.items() and all(each.holds(labels) for each in conditions)
+        return matches and bool(exact or conditions)
+
+
 class Consumers(Model):
     """Namespaces whose Memories may use a provider."""
 
     # No default: it differs between a claimed provider (Same) and an unclaimed one (All).
-    from_: Annotated[Literal["Same", "All", "Names"] | None, Field(alias="from")] = None
+    from_: Annotated[Literal["Same", "All", "Names", "Selector"] | None, Field(alias="from")] = None
     names: Annotated[tuple[Namespace, ...], Field(max_length=256)] = ()
+    selector: LabelSelector | None = None
 
 
 class AllowedConsumers(Model):

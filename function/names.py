@@ -25,6 +25,7 @@ BINDING_READER = "binding-reader"
 # Requirements, always asked for in this order.
 PROVIDER_CLAIMED = "provider-claimed"
 PROVIDER_SHARED = "provider-shared"
+CONSUMER = "consumer-namespace"
 
 _PROVISION_KEY = re.compile(r"^provision-([0-9a-f]{10})-([1-9][0-9]*)$")
 _REQUEST_KEY = re.compile(r"^request-([0-9a-f]{10})$")

@@ -15,9 +15,13 @@ from memoryctl.objects import Object
 # A name becomes a file name here, so what Kubernetes refuses must not come through.
 NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 
+CORE = (("v1", "Secret"), ("v1", "Namespace"))
+# An API server puts it on every Namespace.
+LABEL_NAME = "kubernetes.io/metadata.name"
+
 
 def read(paths: Iterable[str], package: Package) -> list[Object]:
-    """Reads manifests of claims, composites and Secrets; `-` is standard input.
+    """Reads manifests of claims, composites, Secrets and Namespaces; `-` is standard input.
 
     Raises:
         UserError: A file cannot be read, or a manifest is not valid.
@@ -43,19 +47,21 @@ def _checked(manifest: object, path: str, package: Package) -> Object:
         raise UserError(msg)
     api_version, kind, metadata = manifest.get("apiVersion"), manifest.get("kind"), manifest["metadata"]
     definition = package.definition(str(api_version), str(kind))
-    if definition is None and (api_version, kind) != ("v1", "Secret"):
+    if definition is None and (api_version, kind) not in CORE:
         known = [name for one in package.definitions for name in (one.claim_kind, one.kind)]
-        offer = f"{', '.join(known)} ({package.definitions[0].api_version}) and Secret (v1)"
+        offer = f"{', '.join(known)} ({package.definitions[0].api_version}), Secret and Namespace (v1)"
         msg = f"{path}: {kind} ({api_version}) is not a kind that memoryctl knows: {offer} are"
         raise UserError(msg)
     name = _name(metadata.get("name"), f"{path}: {kind}: metadata.name")
-    if definition and kind == definition.kind:
+    if kind == "Namespace" or (definition and kind == definition.kind):
         if "namespace" in metadata:
-            claim = definition.claim_kind
-            msg = f"{path}: {kind} {name} is cluster-scoped: take metadata.namespace away, or write a {claim}"
+            claim = f", or write a {definition.claim_kind}" if definition else ""
+            msg = f"{path}: {kind} {name} is cluster-scoped: take metadata.namespace away{claim}"
             raise UserError(msg)
     else:
         metadata = {**metadata, "namespace": _name(metadata.get("namespace", "default"), f"{path}: metadata.namespace")}
+    if kind == "Namespace":
+        metadata = {**metadata, "labels": {**metadata.get("labels", {}), LABEL_NAME: name}}
     manifest = {**manifest, "metadata": metadata}
     return definition.defaulted(manifest) if definition else manifest
 

@@ -81,7 +81,7 @@ class Found:
 
 
 def requirements(ref: ProviderRef, namespace: str | None) -> tuple[Requirement, ...]:
-    """What must be seen to apply the rules: always the same for the same spec, in the same order."""
+    """What must be seen to find the provider: always the same for the same spec, in the same order."""
     asked = []
     owner = ref.namespace or namespace
     if owner:
@@ -135,26 +135,49 @@ def hold(found: Found, place: Place, wish: Wish) -> None:
         raise Blocked(conditions.provider_changed(found.provider.title, differences))
 
 
-def admit(provider: Provider, namespace: str | None) -> None:
+def consumer(provider: Provider, namespace: str | None) -> tuple[Requirement, ...]:
+    """What must be seen, beside the provider, to know whether it admits a namespace.
+
+    Only for a `Selector`: requiring a kind that Crossplane may not list blocks the whole reconcile.
+    """
+    if namespace is None or provider.spec.allowed_consumers.namespaces.from_ != "Selector":
+        return ()
+    return (Requirement(names.CONSUMER, "v1", "Namespace", match_name=namespace),)
+
+
+def admit(provider: Provider, namespace: str | None, answers: Mapping[str, tuple[Mapping[str, Any], ...]]) -> None:
     """Ask a provider whether it admits Memories of a namespace; without a claim only `All` does.
 
     Raises:
-        Blocked: NotAdmitted. The names of other consumers are not ours to tell.
+        Blocked: NotAdmitted. The names of other consumers, and labels that may hold them, are not ours to tell.
     """
     consumers = provider.spec.allowed_consumers.namespaces
     source = consumers.from_ or ("Same" if provider.claim else "All")
     own = provider.claim[0] if provider.claim else None
-    admitted = {
-        "All": True,
-        "Same": namespace is not None and namespace == own,
-        "Names": namespace in consumers.names,
-    }[source]
+    if source == "Selector" and namespace and consumers.selector:
+        admitted = consumers.selector.selects(_labels(provider, namespace, answers))
+    else:
+        admitted = {
+            "All": True,
+            "Same": namespace is not None and namespace == own,
+            "Names": namespace in consumers.names,
+        }.get(source, False)
     if not admitted:
-        allowed = "the namespaces of a list"
-        if source == "Same":
-            allowed = f'namespace "{own}" only' if own else "nobody (from: Same without a claim: write All or Names)"
-        consumer = f'namespace "{namespace}"' if namespace else "a composite without a claim"
-        raise Blocked(conditions.provider_not_admitted(provider.title, consumer, allowed))
+        only = f'namespace "{own}" only' if own else "nobody (from: Same without a claim: write All or Names)"
+        lists = {"Names": "the namespaces of a list", "Selector": "the namespaces whose labels match its selector"}
+        who = f'namespace "{namespace}"' if namespace else "a composite without a claim"
+        raise Blocked(conditions.provider_not_admitted(provider.title, who, lists.get(source, only)))
+
+
+def _labels(
+    provider: Provider, namespace: str, answers: Mapping[str, tuple[Mapping[str, Any], ...]]
+) -> Mapping[str, str]:
+    if names.CONSUMER not in answers:
+        raise Blocked(conditions.consumer_not_seen(provider.title, namespace))
+    for found in answers[names.CONSUMER]:
+        if found["metadata"]["name"] == namespace:
+            return found["metadata"].get("labels") or {}
+    raise Blocked(conditions.consumer_not_found(provider.title, namespace))
 
 
 def _read(candidate: Mapping[str, Any], wish: Wish) -> Provider:

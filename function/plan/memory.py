@@ -17,6 +17,8 @@ from function.plan.subject import STATUS, Subject
 from function.state import Plan
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from function.conditions import Condition
     from function.credentials import RootKey
     from function.plan.lookup import Found
@@ -30,19 +32,24 @@ def compose(inputs: Inputs) -> Plan:
     except InvalidSpec as error:
         problem = conditions.not_provisioned("BadRequest", str(error))
         return project_kept(inputs, STATUS, (problem,))
-    asked = lookup.requirements(subject.spec.provider_ref, subject.namespace)
-    if any(each.name not in inputs.required for each in asked):
-        return project_kept(inputs, STATUS, requirements=asked, ttl_seconds=0, ready=subject.serves())
+    asked = [*lookup.requirements(subject.spec.provider_ref, subject.namespace)]
+    if _unresolved(inputs, asked):
+        return project_kept(inputs, STATUS, requirements=tuple(asked), ttl_seconds=0, ready=subject.serves())
     try:
         settings = MemoryInput.read(inputs.settings, "input")
     except InvalidSpec as error:
-        return Plan(fatal=f"cannot read the Composition's {error}", requirements=asked)
+        return Plan(fatal=f"cannot read the Composition's {error}", requirements=tuple(asked))
     found: list[Condition] = []
     try:
         return _compose(subject, settings, asked, found)
     except Blocked as blocked:
         stands = (*found, blocked.condition, *_what_waits(subject, blocked.condition))
-        return project_kept(inputs, STATUS, stands, requirements=asked, ready=subject.serves())
+        ttl = 0 if _unresolved(inputs, asked) else CONVERGING_SECONDS
+        return project_kept(inputs, STATUS, stands, requirements=tuple(asked), ttl_seconds=ttl, ready=subject.serves())
+
+
+def _unresolved(inputs: Inputs, asked: Iterable[Requirement]) -> bool:
+    return any(each.name not in inputs.required for each in asked)
 
 
 def _what_waits(subject: Subject, blocked: Condition) -> tuple[Condition, ...]:
@@ -52,9 +59,12 @@ def _what_waits(subject: Subject, blocked: Condition) -> tuple[Condition, ...]:
     return (conditions.not_provisioned("Running", f"the changed spec waits for {blocked.type}"),)
 
 
-def _compose(subject: Subject, settings: MemoryInput, asked: tuple[Requirement, ...], said: list[Condition]) -> Plan:
-    """Plan with everything at hand; conditions that hold already go to `said` in case the rest is blocked."""
-    provider = _provider(subject, settings)
+def _compose(subject: Subject, settings: MemoryInput, asked: list[Requirement], said: list[Condition]) -> Plan:
+    """Plan with everything at hand.
+
+    In case the rest is blocked, conditions that hold already go to `said`, and what else must be seen to `asked`.
+    """
+    provider = _provider(subject, settings, asked)
     said.append(provider_condition(provider))
     home = Home(subject, settings, provider, backend_of(provider.provider), _root_key(subject, settings))
     refusal = home.backend.refusal(subject.spec)
@@ -70,17 +80,18 @@ def _compose(subject: Subject, settings: MemoryInput, asked: tuple[Requirement, 
         status=home.status(decision),
         ready=ready,
         events=events(subject.inputs, stands),
-        requirements=asked,
+        requirements=tuple(asked),
         connection_details=home.connection_details(decision),
         ttl_seconds=STABLE_SECONDS if all(each.status for each in stands) and ready else CONVERGING_SECONDS,
     )
 
 
-def _provider(subject: Subject, settings: MemoryInput) -> Found:
+def _provider(subject: Subject, settings: MemoryInput, asked: list[Requirement]) -> Found:
     """Find, check, hold and admit; the order decides what a user is told first."""
     wish = subject.wish(settings.provider_type)
     found = lookup.find(subject.inputs.required, wish)
-    lookup.admit(found.provider, subject.namespace)
+    asked += lookup.consumer(found.provider, subject.namespace)
+    lookup.admit(found.provider, subject.namespace, subject.inputs.required)
     backend = backend_of(found.provider)
     try:
         backend.check(settings.claimed_providers)

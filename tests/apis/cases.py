@@ -88,6 +88,10 @@ _SECRET = (
     '"{}" is not the name of a Secret: write lower-case letters, digits, "-" and ".", beginning and ending with a '
     "letter or digit"
 ).format
+_LABEL_VALUE = (
+    '"{}" is not the value of a label: write letters, digits, "-", "_" and ".", beginning and ending with a letter or '
+    "digit"
+).format
 _RESERVED = (
     '"{}" is reserved, like "public", "information_schema" and all names that begin with "pg_", "cnpg_" or "memory_": '
     'write a name of your own, for example "team_notes"'
@@ -250,14 +254,24 @@ MEMORY = (
     ),
 )
 
+
+def _by_label(selector: Patch | None) -> Patch:
+    return {"allowedConsumers": {"namespaces": {"from": "Selector", "selector": selector}}}
+
+
+def _by_expression(expression: Patch) -> Patch:
+    wanted = {key: value for key, value in {"key": "tier", **expression}.items() if value is not None}
+    return _by_label({"matchExpressions": [wanted]})
+
+
 _CONSUMERS: tuple[Case, ...] = (
     *(
-        _provider(f"consumers {name}", "one of three ways", {"allowedConsumers": {"namespaces": {"from": name}}})
+        _provider(f"consumers {name}", "one of four ways", {"allowedConsumers": {"namespaces": {"from": name}}})
         for name in ("Same", "All")
     ),
     _provider(
         "consumers by name",
-        "one of three ways",
+        "one of four ways",
         {"allowedConsumers": {"namespaces": {"from": "Names", "names": ["team-a"]}}},
     ),
     *(
@@ -293,11 +307,110 @@ _CONSUMERS: tuple[Case, ...] = (
         {"allowedConsumers": {"namespaces": {"from": "Names", "names": ["a", "a"]}}},
         "spec.allowedConsumers.namespaces.names[1]",
     ),
+    *(
+        _provider(f"consumers by {label}", "as Kubernetes selects", _by_label(selector))
+        for label, selector in (
+            ("label", {"matchLabels": {"example.org/team": "a", "memory": ""}}),
+            (
+                "every operator",
+                {
+                    "matchExpressions": [
+                        {"key": "tier", "operator": "In", "values": ["gold", "Silver_2"]},
+                        {"key": "env", "operator": "NotIn", "values": ["dev"]},
+                        {"key": "example.org/memory", "operator": "Exists"},
+                        {"key": "closed", "operator": "DoesNotExist"},
+                    ]
+                },
+            ),
+        )
+    ),
+    *(
+        _provider(
+            f"consumers by {label}",
+            "in Kubernetes it would serve everybody",
+            _by_label(selector),
+            "spec.allowedConsumers.namespaces",
+            'from "Selector" needs a selector with a label in it: write for example selector: {matchLabels: '
+            "{memory: allowed}}, or from: All for every namespace",
+        )
+        for label, selector in (
+            ("no selector", None),
+            ("an empty selector", {}),
+            ("a selector of nothing", {"matchLabels": {}, "matchExpressions": []}),
+        )
+    ),
     _provider(
-        "consumers by label",
-        "arrives with Selector",
-        {"allowedConsumers": {"namespaces": {"from": "Selector"}}},
-        "spec.allowedConsumers.namespaces.from",
+        "a selector that nobody reads",
+        "somebody believes that only labelled namespaces are served",
+        {"allowedConsumers": {"namespaces": {"from": "All", "selector": {"matchLabels": {"memory": "allowed"}}}}},
+        "spec.allowedConsumers.namespaces",
+        'selector has no effect with from "All": write from: Selector, or remove selector',
+    ),
+    _provider(
+        "consumers by a label's key with a space",
+        "no namespace has such a label",
+        _by_label({"matchLabels": {"my team": "a"}}),
+        "spec.allowedConsumers.namespaces.selector.matchLabels",
+        'a key is not that of a label: write letters, digits, "-", "_" and ".", beginning and ending with a letter or '
+        'digit, for example "team" or "example.org/team"',
+    ),
+    _provider(
+        "consumers by a label's value with a space",
+        "no namespace has such a label",
+        _by_label({"matchLabels": {"team": "team a"}}),
+        "spec.allowedConsumers.namespaces.selector.matchLabels",
+        _LABEL_VALUE("team a"),
+    ),
+    _provider(
+        "a condition without a key",
+        "it says nothing",
+        _by_expression({"key": None, "operator": "Exists"}),
+        "spec.allowedConsumers.namespaces.selector.matchExpressions[0].key",
+    ),
+    _provider(
+        "a condition on a key with a space",
+        "no namespace has such a label",
+        _by_expression({"key": "my team", "operator": "Exists"}),
+        "spec.allowedConsumers.namespaces.selector.matchExpressions[0].key",
+        '"my team" is not the key of a label: write letters, digits, "-", "_" and ".", beginning and ending with a '
+        'letter or digit, for example "team" or "example.org/team"',
+    ),
+    _provider(
+        "a condition with an operator of node selectors",
+        "labels of namespaces are compared in four ways",
+        _by_expression({"operator": "Gt", "values": ["1"]}),
+        "spec.allowedConsumers.namespaces.selector.matchExpressions[0].operator",
+    ),
+    *(
+        _provider(
+            f"a condition {expression['operator']} {label}",
+            "Kubernetes refuses such a selector",
+            _by_expression(expression),
+            "spec.allowedConsumers.namespaces.selector.matchExpressions[0]",
+            f'operator "{expression["operator"]}" needs values: write for example values: [gold]',
+        )
+        for label, expression in (
+            ("nothing", {"operator": "In"}),
+            ("nothing", {"operator": "NotIn"}),
+            ("an empty list", {"operator": "In", "values": []}),
+        )
+    ),
+    *(
+        _provider(
+            f"a condition {operator} with values",
+            "Kubernetes refuses such a selector",
+            _by_expression({"operator": operator, "values": ["gold"]}),
+            "spec.allowedConsumers.namespaces.selector.matchExpressions[0]",
+            f'values have no effect with operator "{operator}": write operator: In, or remove values',
+        )
+        for operator in ("Exists", "DoesNotExist")
+    ),
+    _provider(
+        "a condition on a value with a slash",
+        "no label has such a value",
+        _by_expression({"operator": "In", "values": ["gold/silver"]}),
+        "spec.allowedConsumers.namespaces.selector.matchExpressions[0].values[0]",
+        _LABEL_VALUE("gold/silver"),
     ),
     _provider("empty consumers", "it says nothing", {"allowedConsumers": {}}, "spec.allowedConsumers.namespaces"),
 )

@@ -1,8 +1,9 @@
 """The folders of `examples/`: what a person wrote, what a control plane makes of it, and what the function answers.
 
     provider.yaml, claim.yaml   what a person writes
+    namespace.yaml              what a person writes where the provider looks at it: the claim's Namespace
     xr.yaml                     the composite that Crossplane makes from the claim
-    required.yaml               the provider's composite, probed
+    required.yaml               the provider's composite, probed, and the Namespace
     observed.yaml               the composed objects once all is done, with all that servers add
     expected/*.yaml             the function's answers: to the provider, to the new claim (first), to the settled one
 
@@ -40,6 +41,19 @@ class Example:
         return body
 
     @property
+    def required(self) -> tuple[Object, ...]:
+        """What the function requires: the provider's composite, and the Namespace where there is one."""
+        return tuple(yaml.safe_load_all((self.folder / "required.yaml").read_text()))
+
+    @property
+    def namespaces(self) -> tuple[Object, ...]:
+        """The claim's Namespace as an API server keeps it, where a person wrote one."""
+        if not (self.folder / "namespace.yaml").exists():
+            return ()
+        metadata = self.read("namespace.yaml")["metadata"]
+        return (worlds.namespace(metadata["name"], **metadata["labels"]),)
+
+    @property
     def composite(self) -> Object:
         """What Crossplane makes from the claim."""
         claim = self.read("claim.yaml")
@@ -65,7 +79,8 @@ class Example:
     def world(self, *, settled: bool) -> World:
         """What a call for the Memory sees."""
         seen = self.observed() if settled else {}
-        return World(xr=self.read("xr.yaml"), observed=seen, providers=(self.read("required.yaml"),))
+        provider, *namespaces = self.required
+        return World(self.read("xr.yaml"), seen, providers=(provider,), namespaces=tuple(namespaces))
 
     @property
     def provider_world(self) -> World:
@@ -84,8 +99,8 @@ class Example:
         """Write everything that a machine makes, goldens last."""
         required = probed(self.provider_world)[0].xr
         self._write("xr.yaml", dump(self.composite))
-        self._write("required.yaml", dump(required))
-        settled = provisioned(World(xr=self.composite, providers=(required,)))
+        self._write("required.yaml", "---\n".join(map(dump, (required, *self.namespaces))))
+        settled = provisioned(World(xr=self.composite, providers=(required,), namespaces=self.namespaces))
         self._write("observed.yaml", "---\n".join(dump(body) for _, body in sorted(settled.observed.items())))
         for name, answer in self.answers().items():
             self._write(f"expected/{name}.yaml", answer.to_yaml())

@@ -41,9 +41,11 @@ class World:
         xr: The composite.
         observed: Composed resources by key.
         providers: What a control plane would find; requirements are resolved against these.
+        namespaces: And these.
         settings: The step's input.
         credentials: Pipeline credentials.
         resolved: False: no requirement is resolved yet.
+        unanswered: Requirements that are not resolved, by name.
         old_form: Answer requirements as v1.20 does.
         published: Connection details that the control plane has published for the composite.
     """
@@ -51,9 +53,11 @@ class World:
     xr: Object
     observed: Mapping[str, Object] = field(default_factory=dict)
     providers: tuple[Object, ...] = ()
+    namespaces: tuple[Object, ...] = ()
     settings: Object = field(default_factory=pipeline_input)
     credentials: Mapping[str, Mapping[str, bytes]] = field(default_factory=lambda: {"root-key": {"current": ROOT_KEY}})
     resolved: bool = True
+    unanswered: tuple[str, ...] = ()
     old_form: bool = False
     published: Mapping[str, bytes] = field(default_factory=dict)
 
@@ -158,16 +162,18 @@ def request(world: World, asked: Mapping[str, fnv1.ResourceSelector] | None = No
         req.credentials[name].credential_data.data.update(data)
     answers = req.extra_resources if world.old_form else req.required_resources
     for name, selector in (asked or {}).items():
-        if not world.resolved:
+        if not world.resolved or name in world.unanswered:
             continue
         answers[name].SetInParent()
-        for body in world.providers:
+        for body in (*world.providers, *world.namespaces):
             if _matches(selector, body):
                 answers[name].items.add().resource.update(body)
     return req
 
 
 def _matches(selector: fnv1.ResourceSelector, body: Object) -> bool:
+    if (selector.api_version, selector.kind) != (body["apiVersion"], body["kind"]):
+        return False
     if selector.HasField("match_name"):
         return bool(body["metadata"]["name"] == selector.match_name)
     labels = body["metadata"].get("labels", {})

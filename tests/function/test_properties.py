@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from function import names
 from function.resources.projection import project
 from tests.function.harness import Answer, Object, World, call, complete, failed, request, run, served, settle, step
-from tests.function.worlds import memory, provider, world
+from tests.function.worlds import memory, namespace, provider, world
 from tests.schemas import ROOT
 
 slow = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -41,6 +41,9 @@ SPECS = st.fixed_dictionaries(
         "adopt": st.booleans(),
     }
 )
+# A Memory of theirs depends on the most: its provider looks at the labels of its namespace.
+PG = provider(allowedConsumers={"namespaces": {"from": "Selector", "selector": {"matchLabels": {"memory": "yes"}}}})
+HERE = namespace(memory="yes")
 CLAIMS = st.one_of(st.none(), st.tuples(NAME, NAME))
 
 
@@ -52,13 +55,17 @@ class Event:
     value: Any = None
 
 
+INPUTS: list[dict[str, Any]] = [
+    *({"providers": each} for each in ((PG,), ())),
+    *({"namespaces": each} for each in ((HERE,), (namespace(),), ())),
+    *({"credentials": each} for each in (world().credentials, {})),
+]
 EVENTS = st.lists(
     st.one_of(
         st.builds(Event, st.just("spec"), st.sampled_from(["simple", "english", "german"])),
         st.builds(Event, st.just("reader"), st.booleans()),
         st.builds(Event, st.just("end"), st.sampled_from([0, 1, 10, 11, 30, None])),
-        st.builds(Event, st.just("provider"), st.booleans()),
-        st.builds(Event, st.just("root-key"), st.booleans()),
+        st.builds(Event, st.just("inputs"), st.sampled_from(INPUTS)),
         st.builds(Event, st.just("reconcile")),
     ),
     max_size=14,
@@ -70,10 +77,8 @@ def _happen(now: World, event: Event, tick: int) -> World:
         return now.with_spec(searchConfig=event.value)
     if event.kind == "reader":
         return now.with_spec(access={"readOnlySecret": event.value})
-    if event.kind == "provider":
-        return now.but(providers=(provider(),) if event.value else ())
-    if event.kind == "root-key":
-        return now.but(credentials=world().credentials if event.value else {})
+    if event.kind == "inputs":
+        return now.but(**event.value)
     if event.kind == "end":
         return _end_jobs(now, event.value, f"2026-01-01T{tick:02}:00:00Z")
     return now
@@ -116,10 +121,14 @@ def test_the_result_fed_back_changes_nothing(spec: Object, claim: tuple[str, str
     assert again.response.SerializeToString(deterministic=True) == answer.response.SerializeToString(deterministic=True)
 
 
+def _selected(spec: Object) -> World:
+    return world(PG, memory_xr=memory(**spec)).but(namespaces=(HERE,))
+
+
 @slow
 @given(SPECS, EVENTS)
 def test_never_two_jobs_side_by_side(spec: Object, events: list[Event]) -> None:
-    now = world(memory_xr=memory(**spec))
+    now = _selected(spec)
     for tick, event in enumerate(events):
         now = _reconciled(_happen(now, event, tick))
         assert len(_running(now.observed)) <= 1
@@ -130,14 +139,14 @@ def test_never_two_jobs_side_by_side(spec: Object, events: list[Event]) -> None:
 def test_taking_something_out_of_the_request_removes_no_resource(
     spec: Object, events: list[Event], data: st.DataObject
 ) -> None:
-    now = world(memory_xr=memory(**spec))
+    now = _selected(spec)
     for tick, event in enumerate(events):
         now = _reconciled(_happen(now, event, tick))
-    whole = run(now.but(providers=(provider(),), credentials=world().credentials)).resources
-    lost = data.draw(
-        st.sampled_from([*sorted(now.observed), "provider", "unresolved", "root key", "input", "all status"])
-    )
-    less = _without(now.but(providers=(provider(),), credentials=world().credentials), lost)
+    now = now.but(providers=(PG,), namespaces=(HERE,), credentials=world().credentials)
+    whole = run(now).resources
+    inputs = ("provider", "namespace", "label", "unresolved", "namespace unresolved", "root key", "input", "all status")
+    lost = data.draw(st.sampled_from([*sorted(now.observed), *inputs]))
+    less = _without(now, lost)
     answer = run(less)
     if answer.fatal:
         return  # Crossplane applies nothing of a call that ends so
@@ -145,17 +154,18 @@ def test_taking_something_out_of_the_request_removes_no_resource(
 
 
 def _without(now: World, lost: str) -> World:
-    if lost == "provider":
-        return now.but(providers=())
-    if lost == "unresolved":
-        return now.but(resolved=False)
-    if lost == "root key":
-        return now.but(credentials={})
-    if lost == "input":
-        return now.but(settings={})
-    if lost == "all status":
-        return now.but(xr={key: value for key, value in now.xr.items() if key != "status"})
-    return now.but(observed={key: body for key, body in now.observed.items() if key != lost})
+    changes: dict[str, dict[str, Any]] = {
+        "provider": {"providers": ()},
+        "namespace": {"namespaces": ()},
+        "label": {"namespaces": (namespace(),)},
+        "unresolved": {"resolved": False},
+        "namespace unresolved": {"unanswered": ("consumer-namespace",)},
+        "root key": {"credentials": {}},
+        "input": {"settings": {}},
+        "all status": {"xr": {key: value for key, value in now.xr.items() if key != "status"}},
+    }
+    observed = {key: body for key, body in now.observed.items() if key != lost}
+    return now.but(**changes.get(lost, {"observed": observed}))
 
 
 @slow

@@ -54,6 +54,13 @@ def provider(
     return body
 
 
+def namespace(name: str = "team-a", **labels: str) -> Object:
+    """A Namespace as an API server keeps it."""
+    metadata = {"name": name, "uid": f"uid-of-{name}", "creationTimestamp": TIME}
+    labels = {"kubernetes.io/metadata.name": name, **labels}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {**metadata, "labels": labels}}
+
+
 def world(*providers: Object, memory_xr: Object | None = None) -> World:
     """A Memory and its providers (one ready shared one by default)."""
     return World(xr=memory_xr or memory(), providers=providers or (provider(),))

@@ -197,6 +197,22 @@ def test_a_composite_without_a_claim_is_reconciled_too(
     assert any(key.startswith("provision-") for key in memory(crossplane.reconcile()).resources)
 
 
+def test_a_provider_that_asks_for_labels_is_shown_the_namespace(
+    cluster: Cluster, package: Package, crossplane: Crossplane, provider: Object, claim: Object
+) -> None:
+    selector = {"matchLabels": {"memory": "allowed"}}
+    provider["spec"]["allowedConsumers"] = {"namespaces": {"from": "Selector", "selector": selector}}
+    apply(cluster, package, provider, claim)
+    assert 'there is no Namespace "team-a" to look at' in complaint(memory(crossplane.reconcile()).composite)
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team-a", "labels": {}}}
+    cluster.apply(namespace)
+    assert 'not namespace "team-a"' in complaint(memory(crossplane.reconcile()).composite)
+    cluster.apply({**namespace, "metadata": {"name": "team-a", "labels": selector["matchLabels"]}})
+    assert "provision" in str(memory(crossplane.reconcile()).resources)
+    cluster.apply(namespace)
+    assert "provision" in str(memory(crossplane.reconcile()).resources), "what is there stays"
+
+
 def test_a_fatal_result_keeps_everything_and_makes_conditions_unknown(
     cluster: Cluster, package: Package, channel: grpc.Channel, claim: Object, provider: Object
 ) -> None:

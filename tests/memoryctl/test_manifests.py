@@ -97,6 +97,14 @@ def test_a_composite_has_no_namespace(package: Package, tmp_path: Path, provider
         read(package, tmp_path, changed(provider, "metadata.namespace", "team-a"))
 
 
+def test_a_namespace_is_in_none_and_carries_its_name(package: Package, tmp_path: Path) -> None:
+    written = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team-a", "labels": {"memory": "allowed"}}}
+    labels = {"memory": "allowed", "kubernetes.io/metadata.name": "team-a"}
+    assert read(package, tmp_path, written)["metadata"] == {"name": "team-a", "labels": labels}
+    with pytest.raises(UserError, match=r"Namespace team-a is cluster-scoped: take metadata.namespace away$"):
+        read(package, tmp_path, changed(written, "metadata.namespace", "team-a"))
+
+
 def test_a_claim_without_a_namespace_is_in_default(package: Package, tmp_path: Path, claim: Object) -> None:
     assert read(package, tmp_path, changed(claim, "metadata.namespace", None))["metadata"]["namespace"] == "default"
 

@@ -24,7 +24,7 @@ def render(crossplane: Crossplane, example: Example, name: str) -> str:
         seen = probed(example.provider_world)[0].observed
         return crossplane.render(example.provider_composite, observed=seen.values())
     seen = example.observed() if name == "settled" else {}
-    return crossplane.render(example.read("xr.yaml"), [example.read("required.yaml")], seen.values())
+    return crossplane.render(example.read("xr.yaml"), example.required, seen.values())
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -25,7 +25,7 @@ def example() -> Example:
 @pytest.fixture
 def job(crossplane: Crossplane, example: Example) -> Object:
     """The Job that the example's claim renders."""
-    _, composed, _ = parted(crossplane.render(example.read("xr.yaml"), [example.read("required.yaml")]))
+    _, composed, _ = parted(crossplane.render(example.read("xr.yaml"), example.required))
     (found,) = (body for body in composed if body["kind"] == "Job")
     return found
 
