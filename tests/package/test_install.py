@@ -308,6 +308,18 @@ def test_the_quick_starts_server_is_what_its_provider_needs() -> None:
     assert not admin.get("superuser", False)
 
 
+def test_each_cannot_of_the_threat_model_names_its_tests() -> None:
+    text = (ROOT / "docs" / "threat-model.md").read_text()
+    (section,) = re.findall(r"^## What a tenant cannot do\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
+    rows = [line for line in section.splitlines() if re.match(r"\| (?!who |a tenant cannot |---)", line)]
+    assert len(rows) > 20
+    for row in rows:
+        proofs = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", row)
+        assert proofs, row
+        for path, name in proofs:
+            assert f"\ndef {name}(" in (ROOT / path).read_text(), f"{path}::{name}"
+
+
 def test_links_lead_somewhere() -> None:
     for page in ("install.md", "threat-model.md"):
         text = (ROOT / "docs" / page).read_text()
