@@ -256,6 +256,10 @@ def provider_condition(found: Found) -> Condition:
     if probed is None:
         detail = f'it has not been probed yet; see BackendReady of XMemoryProvider "{found.provider.name}"'
         return conditions.provider_not_ready(title, detail)
+    if probed.get("status") == "Unknown":
+        # Crossplane's own word for a reconcile that failed, while the function's pods change for example.
+        detail = f'Crossplane could not compose it; see the events of XMemoryProvider "{found.provider.name}"'
+        return conditions.provider_not_ready(title, detail)
     if probed.get("status") != "True":
         return conditions.provider_not_ready(title, probed.get("message") or probed.get("reason", ""))
     return conditions.provider_available(title)

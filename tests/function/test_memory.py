@@ -199,6 +199,16 @@ TOLD = [
         'provider "pg" is not ready: its first probe, which publishes the cluster\'s CA, has not answered yet',
     ),
     Told(
+        "provider-not-composed",
+        "what Crossplane writes over our conditions when its reconcile failed says nothing to an app team",
+        world(
+            provider(ready=False)
+            | {"status": {"conditions": [{"type": "BackendReady", "status": "Unknown", "message": "A fatal error"}]}}
+        ),
+        ("ProviderReady", "NotReady"),
+        'provider "pg" is not ready: Crossplane could not compose it; see the events of XMemoryProvider "pg"',
+    ),
+    Told(
         "provider-not-probed",
         "the Job is rendered all the same: it waits for the backend by itself",
         world(provider(ready=False)),
