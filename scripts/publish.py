@@ -6,10 +6,10 @@ digest: what a release signs.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import ipaddress
 import json
-import re
 import shutil
 import subprocess
 import urllib.request
@@ -23,12 +23,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PUBLISHED = BUILD / "published.json"
-_MANIFESTS = (
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-    "application/vnd.docker.distribution.manifest.v2+json",
+_MANIFESTS = ", ".join(
+    (
+        "application/vnd.oci.image.index.v1+json",
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+    )
 )
+_LOCAL = [ipaddress.IPv4Network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "127.0.0.1/32")]
 
 
 def push(name: str, archives: Sequence[Path], where: str) -> str:
@@ -44,19 +47,19 @@ def push(name: str, archives: Sequence[Path], where: str) -> str:
 
 def digest(reference: str) -> str:
     """Ask a registry for the digest that a tag stands for."""
-    return f"sha256:{hashlib.sha256(_manifest(reference)).hexdigest()}"
+    return f"sha256:{hashlib.sha256(manifest(reference)).hexdigest()}"
 
 
-def _manifest(reference: str) -> bytes:
-    host, _, path = reference.partition("/")
-    if speaks_http(host):
-        name, _, tag = path.rpartition(":")
-        request = urllib.request.Request(
-            f"http://{host}/v2/{name}/manifests/{tag}", headers={"Accept": ", ".join(_MANIFESTS)}
-        )
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
-            body: bytes = answer.read()
-        return body
+def manifest(reference: str) -> bytes:
+    """Give the manifest or index that a tag stands for, byte by byte.
+
+    Raises:
+        UserError: Nothing here can ask.
+    """
+    host = reference.partition("/")[0]
+    if may_lack_tls(host):
+        with contextlib.suppress(OSError):
+            return _over_http(reference)
     # A registry with TLS wants a login too, and these know docker's.
     if shutil.which("skopeo"):
         return _output("skopeo", "inspect", "--raw", f"docker://{reference}")
@@ -66,15 +69,25 @@ def _manifest(reference: str) -> bytes:
     raise UserError(msg)
 
 
-def speaks_http(host: str) -> bool:
-    """Whether go-containerregistry, hence the crossplane CLI, does without TLS there: at a local or private address."""
-    name = host.rpartition(":")[0] or host
-    if re.fullmatch(r"localhost|.*\.local|.*\.localhost", name):
+def _over_http(reference: str) -> bytes:
+    host, _, path = reference.partition("/")
+    name, _, tag = path.rpartition(":")
+    request = urllib.request.Request(f"http://{host}/v2/{name}/manifests/{tag}", headers={"Accept": _MANIFESTS})
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
+        body: bytes = answer.read()
+    return body
+
+
+def may_lack_tls(host: str) -> bool:
+    """Whether the crossplane CLI tries a registry without TLS too: go-containerregistry, `Registry.Scheme`."""
+    name, _, port = host.partition(":")
+    if name.endswith(".localhost") or (name == "localhost" and port):
         return True
     try:
-        return ipaddress.ip_address(name).is_private
+        address = ipaddress.IPv4Address(name)
     except ValueError:
         return False
+    return any(address in network for network in _LOCAL)
 
 
 def _output(*command: str) -> bytes:

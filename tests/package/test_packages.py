@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from scripts import packages
+from scripts import packages, publish
 from scripts.project import ROOT, TAG, UserError, dependency_name, registry
 from tests import schemas
 
@@ -103,6 +103,17 @@ def test_what_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) ->
     monkeypatch.setenv("REGISTRY", value)
     with pytest.raises(UserError, match=f'REGISTRY is "{value}": write a host'):
         registry()
+
+
+# What go-containerregistry 0.21.9's Registry.Scheme gives.
+@pytest.mark.parametrize("host", ["localhost:5000", "a.localhost", "127.0.0.1:5000", "10.1.2.3", "172.29.0.2:5000"])
+def test_local_registries_may_lack_tls(host: str) -> None:
+    assert publish.may_lack_tls(host)
+
+
+@pytest.mark.parametrize("host", ["registry.example.org", "localhost", "172.32.0.1:5000", "8.8.8.8", "a.local:5000"])
+def test_all_others_have_it(host: str) -> None:
+    assert not publish.may_lack_tls(host)
 
 
 @pytest.mark.parametrize(
