@@ -90,7 +90,7 @@ class Example:
     def answers(self) -> dict[str, Answer]:
         """The function's answer to each golden's question."""
         return {
-            "provider": probed(self.provider_world)[1],
+            "provider": run(self.provider_world.but(observed=probed(self.provider_world)[0].observed)),
             "first": run(self.world(settled=False)),
             "settled": run(self.world(settled=True)),
         }
