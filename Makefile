@@ -54,6 +54,9 @@ packages: images  ## build/packages/*.xpkg for REGISTRY, with the crossplane CLI
 publish: images  ## pushes the migrations image and both packages to REGISTRY
 	@$(BIN)/python -m scripts.publish
 
+sign:  ## signs REFERENCE (by digest) and attests what is in it, with cosign and syft
+	@./scripts/sign "$(REFERENCE)"
+
 lock: $(VENV)/.dev  ## requirements/*.txt from pyproject.toml, with hashes
 	./scripts/lock
 
@@ -66,4 +69,4 @@ $(VENV)/.dev: requirements/dev.txt
 	@./scripts/venv $(PYTHON) $(VENV) $<
 	@touch $@
 
-.PHONY: help demo down test render e2e lint format goldens bench build images packages publish lock
+.PHONY: help demo down test render e2e lint format goldens bench build images packages publish sign lock
