@@ -95,10 +95,10 @@ def inputs(target: str) -> str:
 
 def is_current(target: str) -> bool:
     """Whether the archive of this machine's image is there, and made of what is here now."""
-    return archives.is_made_of(archive(target), _image_inputs(target))
+    return archives.is_made_of(archive(target), _inputs_of_image(target))
 
 
-def _image_inputs(target: str) -> str:
+def _inputs_of_image(target: str) -> str:
     return f"{inputs(target)} {_DOCKERFILE.read_text()} {labels()}"
 
 
@@ -167,16 +167,22 @@ def _packer(command: str) -> Packer:
     return Packer(command)
 
 
+def make(found: Builder, target: str, platform: str = NATIVE) -> Path:
+    """Give the file of an image, built anew when what it is made of has changed."""
+    path = archive(target, platform)
+    with archives.made_of(path, _inputs_of_image(target)) as stale:
+        if stale:
+            found.build(target, platform, path)
+    print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1e6:.1f} MB{'' if stale else ', unchanged'}")
+    return path
+
+
 def main() -> None:
     """Build what is not there yet."""
     found = builder()
     for target in TARGETS:
         for platform in platforms():
-            path = archive(target, platform)
-            with archives.made_of(path, _image_inputs(target)) as stale:
-                if stale:
-                    found.build(target, platform, path)
-            print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1e6:.1f} MB{'' if stale else ', unchanged'}")
+            make(found, target, platform)
 
 
 if __name__ == "__main__":

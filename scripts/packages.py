@@ -16,6 +16,7 @@ from scripts import images
 from scripts.project import BUILD, ROOT, TAG, UserError, dependency_name, program, registry, run
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 PACKAGES = BUILD / "packages"
@@ -38,15 +39,15 @@ def cli() -> str:
     return found
 
 
-def build(where: str, migrations: str, folder: Path = PACKAGES) -> dict[str, list[Path]]:
+def build(where: str, migrations: str, runtimes: Sequence[Path], folder: Path = PACKAGES) -> dict[str, list[Path]]:
     """Build both packages, and give the files of each: the function has one for each platform.
 
     Args:
         where: The registry (and path) that they will be installed from.
         migrations: Reference of the migrations image that Jobs will run.
+        runtimes: Archives of the function's image.
         folder: Where to write them.
     """
-    runtimes = images.built("function")
     shutil.rmtree(folder, ignore_errors=True)
     functions = []
     for runtime in runtimes:
@@ -100,7 +101,8 @@ def _pack(root: Path, shown: Path, out: Path, *options: str) -> None:
 def main() -> None:
     """Build both packages for REGISTRY, with MIGRATIONS_IMAGE."""
     where = registry()
-    build(where, os.environ.get("MIGRATIONS_IMAGE") or f"{where}/{MIGRATIONS}:{TAG}")
+    migrations = os.environ.get("MIGRATIONS_IMAGE") or f"{where}/{MIGRATIONS}:{TAG}"
+    build(where, migrations, images.built("function"))
 
 
 if __name__ == "__main__":

@@ -98,9 +98,10 @@ def main() -> None:
     """Publish everything to REGISTRY."""
     where = registry()
     packages.cli()
+    runtimes = images.built("function")
     migrations = push(packages.MIGRATIONS, images.built("migrations"), where)
     pushed = {packages.MIGRATIONS: migrations}
-    for name, archives in packages.build(where, migrations).items():
+    for name, archives in packages.build(where, migrations, runtimes).items():
         pushed[name] = push(name, archives, where)
     PUBLISHED.write_text(json.dumps(pushed, indent=2) + "\n")
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
-import tarfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from migrations.errors import Code
-from scripts import packages, publish
-from scripts.project import TAG
+from scripts import archives, dockerfile, images, packages, publish
+from scripts.project import ROOT, TAG
 from tests.e2e.conftest import function_pods
 from tests.e2e.kube import SYSTEM, Body, Kube, namespace
+from tests.package import archive
+from tests.servers import require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -123,6 +123,19 @@ def _state(kube: Kube, place: str, name: str, state: str) -> Body | None:
     return found
 
 
+@pytest.mark.parametrize("target", images.TARGETS)
+def test_images_are_as_the_dockerfile_says(target: str) -> None:
+    """Whatever built them."""
+    file = images.archive(target)
+    require(file.exists() or None, f"{file.relative_to(ROOT)}: run make images")
+    wanted = dockerfile.settings((ROOT / "Dockerfile").read_text(), target, images.labels())
+    found = archives.config(file)["config"]
+    for same in ("User", "WorkingDir", "Entrypoint", "ExposedPorts"):
+        assert (found.get(same) or {}) == wanted.get(same), same
+    assert set(wanted["Env"]) <= set(found["Env"])
+    assert wanted["Labels"].keys() <= found["Labels"].keys()
+
+
 @pytest.mark.parametrize("user", [None, 2000], ids=["its own user", "Crossplane's user"])
 def test_the_function_serves(kube: Kube, place: str, pod: Callable[..., str], user: int | None) -> None:
     name = pod(packages.FUNCTION, user=user, args=["--insecure"])
@@ -184,34 +197,9 @@ def test_images_of_several_platforms_become_one(
     environment: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", environment["PATH"])
-    files = [_archive(tmp_path / f"{name}.tar", name) for name in ("amd64", "arm64")]
+    files = [archive.write(tmp_path / f"{name}.tar", name) for name in ("amd64", "arm64")]
     pushed = publish.push("test-of-platforms", files, environment["REGISTRY"])
     index = publish.manifest(f"{environment['REGISTRY']}/test-of-platforms:{TAG}")
     platforms = [entry["platform"] for entry in json.loads(index)["manifests"]]
     assert [(each["os"], each["architecture"]) for each in platforms] == [("linux", "amd64"), ("linux", "arm64")]
     assert pushed == f"{environment['REGISTRY']}/test-of-platforms@sha256:{hashlib.sha256(index).hexdigest()}"
-
-
-def _archive(path: Path, architecture: str) -> Path:
-    """The smallest image there is, in an archive."""
-    layer = io.BytesIO()
-    tarfile.open(fileobj=layer, mode="w").close()
-    diff = f"sha256:{hashlib.sha256(layer.getvalue()).hexdigest()}"
-    config = {
-        "architecture": architecture,
-        "os": "linux",
-        "config": {},
-        "rootfs": {"type": "layers", "diff_ids": [diff]},
-    }
-    manifest = [{"Config": "config.json", "RepoTags": None, "Layers": ["layer.tar"]}]
-    files = {
-        "layer.tar": layer.getvalue(),
-        "config.json": json.dumps(config).encode(),
-        "manifest.json": json.dumps(manifest).encode(),
-    }
-    with tarfile.open(path, "w") as tar:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return path

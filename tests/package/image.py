@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scripts import archives, images
+from scripts.project import UserError
 from tests.servers import require
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Image:
 
 @contextlib.contextmanager
 def load(target: str, folder: Path) -> Iterator[Image]:
-    """Give an image of these sources: that of `make images`, or the same files assembled here.
+    """Give an image of these sources: that of `make images`, or the same files assembled here, or one built now.
 
     Args:
         target: Which one.
@@ -56,18 +57,25 @@ def load(target: str, folder: Path) -> Iterator[Image]:
     """
     if images.is_current(target):
         layers = _layers(images.archive(target), folder)
-    else:
+    elif can_assemble():
         layers = [folder / "rootfs.tar"]
-        subprocess.run(["tar", "-C", rootfs(target), "-cf", layers[0], "."], check=True)
+        subprocess.run(["tar", "-C", images.rootfs(target), "-cf", layers[0], "."], check=True)
+    else:
+        layers = _layers(images.make(_builder(), target), folder)
     with contextlib.ExitStack() as stack:
         yield Image(target, [stack.enter_context(tarfile.open(layer)) for layer in layers])
 
 
-def rootfs(target: str) -> Path:
-    """Give the folder with an image's files."""
-    here = os.geteuid() == 0 and "VERSION_CODENAME=bookworm" in Path("/etc/os-release").read_text()
-    require(here or None, "the image's files are assembled by root on Debian bookworm")
-    return images.rootfs(target)
+def can_assemble() -> bool:
+    """Whether scripts/rootfs runs here."""
+    return os.geteuid() == 0 and "VERSION_CODENAME=bookworm" in Path("/etc/os-release").read_text()
+
+
+def _builder() -> images.Builder:
+    try:
+        return images.builder()
+    except UserError as error:
+        return require(None, str(error))
 
 
 def _layers(archive: Path, folder: Path) -> list[Path]:

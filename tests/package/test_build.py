@@ -1,7 +1,6 @@
 """How images are made: settings out of the Dockerfile, archives, and what is not made twice."""
 
-import io
-import json
+import hashlib
 import re
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pytest
 
 from scripts import archives, dockerfile, images
 from scripts.project import ROOT, SOURCE, VERSION
+from tests.package import archive
 
 TEXT = (ROOT / "Dockerfile").read_text()
 ARGUMENTS = {"VERSION": "1.2.3", "REVISION": "abc", "SOURCE": "https://example.org/source"}
@@ -94,31 +94,15 @@ def test_settings_are_read_as_docker_reads_them(text: str, settings: dict[str, A
     assert {key: value for key, value in found.items() if value} == settings
 
 
-def _archive(path: Path) -> None:
-    """An image archive as IMAGE_BUILDER writes it."""
-    config = {"architecture": "amd64", "config": {"User": "1"}, "rootfs": {"type": "layers", "diff_ids": ["sha256:0"]}}
-    manifest = [{"Config": "sha256:1", "RepoTags": ["a:1"], "Layers": ["layer.tar.gz"]}]
-    files = {
-        "layer.tar.gz": b"layer",
-        "sha256:1": json.dumps(config).encode(),
-        "manifest.json": json.dumps(manifest).encode(),
-    }
-    with tarfile.open(path, "w") as tar:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-
-
 def test_what_a_builder_has_no_option_for_is_set_afterwards(tmp_path: Path) -> None:
-    _archive(tmp_path / "image.tar")
+    archive.write(tmp_path / "image.tar", settings={"User": "1"})
     before = archives.config(tmp_path / "image.tar")
     archives.configure(tmp_path / "image.tar", {"Labels": {"a": "b"}})
     after = archives.config(tmp_path / "image.tar")
     assert after["config"] == {"User": "1", "Labels": {"a": "b"}}
     assert {**after, "config": None} == {**before, "config": None}
     with tarfile.open(tmp_path / "image.tar") as tar:
-        assert archives.read(tar, "layer.tar.gz") == b"layer"
+        assert f"sha256:{hashlib.sha256(archives.read(tar, 'layer.tar')).hexdigest()}" in after["rootfs"]["diff_ids"]
 
 
 @pytest.fixture

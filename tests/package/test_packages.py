@@ -131,7 +131,7 @@ def test_all_others_have_it(host: str) -> None:
         pytest.param(
             "publish",
             {"REGISTRY": WHERE, "CROSSPLANE_CLI": sys.executable, "PLATFORMS": "linux/none"},
-            "publish: build/images/migrations-none.tar is not there: run make images",
+            "publish: build/images/function-none.tar is not there: run make images",
             id="no image",
         ),
         pytest.param(
