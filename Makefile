@@ -9,7 +9,7 @@ EXAMPLE ?= examples/quickstart
 .DEFAULT_GOAL := help
 
 help:  ## what there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 demo: $(VENV)/.memoryctl  ## a claim becomes a memory on an embedded PostgreSQL, and a client searches it
 	@$(BIN)/python -m memoryctl demo -f $(EXAMPLE)/provider.yaml -f $(EXAMPLE)/claim.yaml
