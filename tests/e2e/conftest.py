@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,11 +126,20 @@ def shared_provider(kube: Kube, name: str, **more: Any) -> Body:
     return {"apiVersion": f"{GROUP}/v1alpha1", "kind": "XMemoryProvider", "metadata": {"name": name}, "spec": spec}
 
 
+def provide(kube: Kube, name: str, **more: Any) -> None:
+    """Apply a provider like `pg` and wait until it is Ready, so that its Memories need not look twice."""
+    kube.apply(shared_provider(kube, name, **more))
+    kube.until(f"provider {name} is Ready", lambda: is_ready(kube.get(PROVIDER, name)) or None)
+
+
+def look_again(kube: Kube, team: str, name: str) -> None:
+    """Make Crossplane look at a claim's composite now, and not when the function's answer is a minute old."""
+    composite = composite_of(kube, team, name)["metadata"]["name"]
+    kube("annotate", COMPOSITE, composite, f"looked={time.monotonic_ns()}", "--overwrite")
+
+
 def function_pods(kube: Kube) -> list[Body]:
-    """The function's pods that are not on their way out."""
-    return [
-        pod
-        for pod in kube.list("pods", SYSTEM)
-        if pod["metadata"].get("labels", {}).get("pkg.crossplane.io/function", "").endswith("function-memory")
-        and "deletionTimestamp" not in pod["metadata"]
-    ]
+    """The pods of the function that the Composition names, without those on their way out."""
+    [step] = kube.get("composition", "memory")["spec"]["pipeline"]
+    pods = kube.list("pods", SYSTEM, {"pkg.crossplane.io/function": step["functionRef"]["name"]})
+    return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]

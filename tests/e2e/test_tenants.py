@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.e2e.client import App
-from tests.e2e.conftest import ready_memory, shared_provider, told
+from tests.e2e.conftest import look_again, provide, ready_memory, shared_provider, told
 from tests.e2e.kube import CLAIMED_PROVIDER, GROUP, MEMORY, PROVIDER, Kube, KubectlError, condition, memory
 
 pytestmark = pytest.mark.e2e
@@ -59,11 +59,11 @@ def test_a_schema_of_another_team_is_refused(platform: Kube, team: Callable[[], 
 
 
 def test_a_provider_that_does_not_admit_the_team(platform: Kube, team: Callable[[], str]) -> None:
-    """Nothing is rendered; the condition says why; and being admitted later needs nobody's help."""
+    """Nothing is rendered; the condition says why; and it is tried again."""
     inside, outside = team(), team()
     name = f"private-{os.getpid()}"
     listed = {"namespaces": {"from": "Names", "names": [inside]}}
-    platform.apply(shared_provider(platform, name, allowedConsumers=listed))
+    provide(platform, name, allowedConsumers=listed)
     platform.apply(memory(inside, "in", name), memory(outside, "out", name))
     ready_memory(platform, inside, "in")
 
@@ -75,7 +75,8 @@ def test_a_provider_that_does_not_admit_the_team(platform: Kube, team: Callable[
     composite = platform.get(f"xmemories.{GROUP}", found["spec"]["resourceRef"]["name"])
     assert not composite["spec"].get("resourceRefs")
     listed["namespaces"]["names"] = [inside, outside]
-    platform.apply(shared_provider(platform, name, allowedConsumers=listed))
+    provide(platform, name, allowedConsumers=listed)
+    look_again(platform, outside, "out")
     ready_memory(platform, outside, "out")
     for claim, where in (("in", inside), ("out", outside)):
         platform.delete(MEMORY, claim, where)
@@ -87,13 +88,14 @@ def test_a_provider_selects_teams_by_their_namespaces_labels(platform: Kube, tea
     name = f"selected-{inside}"
     selector = {"matchLabels": {"memory.example.com/tier": inside}}
     consumers = {"namespaces": {"from": "Selector", "selector": selector}}
-    platform.apply(shared_provider(platform, name, allowedConsumers=consumers))
+    provide(platform, name, allowedConsumers=consumers)
     platform("label", "namespace", inside, f"memory.example.com/tier={inside}")
     platform.apply(memory(inside, "in", name), memory(outside, "out", name))
     ready_memory(platform, inside, "in")
     told(platform, outside, "out", "ProviderReady", "False/NotAdmitted")
     platform("label", "namespace", outside, f"memory.example.com/tier={inside}")
-    ready_memory(platform, outside, "out", seconds=120)
+    look_again(platform, outside, "out")
+    ready_memory(platform, outside, "out")
     for claim, where in (("in", inside), ("out", outside)):
         platform.delete(MEMORY, claim, where)
     platform.delete(PROVIDER, name)
