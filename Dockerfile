@@ -1,8 +1,8 @@
 # Both images. The last stages hold what scripts/rootfs makes and nothing else: no shell, no package manager.
 # Where there is no base image to pull, `make images` runs the same script and reads the last stages from this file.
-ARG BASE=debian:bookworm-slim
+ARG BASE_IMAGE=debian:bookworm-slim
 
-FROM ${BASE} AS build
+FROM ${BASE_IMAGE} AS build
 WORKDIR /src
 COPY scripts/rootfs scripts/rootfs
 

@@ -2,7 +2,8 @@
 
 With docker, podman or buildah, from the Dockerfile; or, where there is no base image to pull, with IMAGE_BUILDER, a
 program that packs a folder. An image whose inputs are unchanged is not built again. PLATFORMS (as in
-linux/amd64,linux/arm64) builds for each of them, into build/images/<target>-<architecture>.tar.
+linux/amd64,linux/arm64) builds for each of them, into build/images/<target>-<architecture>.tar; BASE_IMAGE stands in
+for the Dockerfile's, as by digest or from a mirror.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ class Engine:
         name = f"{TARGETS[target]}:{TAG}"
         options = [f"--target={target}", f"--tag={name}", *([f"--platform={platform}"] if platform else [])]
         arguments = labels()
-        if base := os.environ.get("BASE"):
-            arguments["BASE"] = base
+        if base := os.environ.get("BASE_IMAGE"):
+            arguments["BASE_IMAGE"] = base
         options += [f"--build-arg={key}={value}" for key, value in arguments.items()]
         # An attestation would make an index of the one image.
         run(self._command, "build", *options, ".", env=os.environ | {"BUILDX_NO_DEFAULT_ATTESTATIONS": "1"})
