@@ -1,7 +1,8 @@
 """The one cache: what costs more than telling two contents apart, by content.
 
 Conversions between Structs and plain data cost 200 to 300 µs for a Job. All of it gives the same for the same bytes, so
-keeping it changes no answer.
+keeping it changes no answer. A process may take 70 MB, of which these caches get 5: what is asked for again soon, of
+some fifty Memories.
 """
 
 from __future__ import annotations
@@ -24,22 +25,25 @@ def content_of(body: Mapping[str, Any]) -> bytes:
 
 
 class ContentCache(Generic[V]):
-    """Values by the bytes that they were made from; the oldest goes first when it is full.
+    """Values by the bytes that they were made from; the oldest go first when it is full.
 
     Args:
-        size: How many values are kept. A value of this product takes 5 to 30 kB.
+        limit: Bytes of content that are remembered. A value takes as much memory (text) to ten times as much (a dict).
     """
 
-    def __init__(self, size: int) -> None:
-        self._size = size
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._size = 0
         self._values: dict[bytes, V] = {}
 
     def get(self, content: bytes, make: Callable[[], V]) -> V:
         """Give the value of some content, made when it is not known."""
         value = self._values.get(content)
         if value is None:
-            value = make()
-            if len(self._values) >= self._size:
-                self._values.pop(next(iter(self._values)))
-            self._values[content] = value
+            value = self._values[content] = make()
+            self._size += len(content)
+            while self._size > self._limit:
+                oldest = next(iter(self._values))
+                del self._values[oldest]
+                self._size -= len(oldest)
         return value

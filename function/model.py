@@ -46,7 +46,7 @@ LabelValue = Annotated[str, Field(max_length=63)]
 Passed = dict[str, Any]
 
 # The same spec comes with every call; a read one takes 5 kB.
-_read: ContentCache[Any] = ContentCache(512)
+_read: ContentCache[Any] = ContentCache(64_000)
 
 
 class Model(BaseModel):

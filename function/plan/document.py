@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from function.model import Memory
 
 VERSION = 1
-_texts: ContentCache[str] = ContentCache(512)
+_texts: ContentCache[str] = ContentCache(256_000)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from function import conditions, names
@@ -86,12 +86,9 @@ class Home:
             noted=self.subject.status.get("provision", {}),
             provider_ready=provider_condition(self.found).status,
             capabilities=tuple(status.get("capabilities", ())),
-            has_request=self._has_request,
+            # Not a method: a cycle would keep the whole request in memory until the garbage collector runs.
+            has_request=partial(_has_request, self.subject.inputs.observed, self.backend.namespace),
         )
-
-    def _has_request(self, content: str) -> bool:
-        observed = self.subject.inputs.observed.get(names.request_key(content))
-        return observed is not None and observed["metadata"].get("namespace") == self.backend.namespace
 
     @cached_property
     def _placed(self) -> dict[str, str]:
@@ -247,6 +244,11 @@ class Home:
         if self.subject.spec.access.read_only_secret and names.BINDING_READER in self.subject.inputs.observed:
             refs["readerSecretRef"] = {"name": names.binding_reader(name), "namespace": namespace}
         return refs
+
+
+def _has_request(observed: Mapping[str, Mapping[str, Any]], namespace: str, content: str) -> bool:
+    found = observed.get(names.request_key(content))
+    return found is not None and found["metadata"].get("namespace") == namespace
 
 
 def provider_condition(found: Found) -> Condition:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # A mask says which fields builders write: `WHOLE` takes a value as it is, a dict descends, a one-element list does so
 # for every element.
 WHOLE = None
-_projected: ContentCache[dict[str, Any]] = ContentCache(256)
+_projected: ContentCache[dict[str, Any]] = ContentCache(256_000)
 Mask = dict[str, Any]
 
 _LABELS: Mask = dict.fromkeys(names.LABEL_KEYS, WHOLE)
