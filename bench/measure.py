@@ -12,7 +12,7 @@ class Figure:
 
     Attributes:
         name: What was measured.
-        unit: ms, or calls/s.
+        unit: ms, calls/s, or MB (of 1,000,000 bytes).
         p50: Median.
         p99: 99th percentile; the maximum where there are fewer than a hundred samples.
         samples: How many there were.
@@ -37,3 +37,9 @@ def milliseconds(name: str, seconds: list[float], aim: str = "") -> Figure:
 def rate(name: str, calls: int, seconds: float) -> Figure:
     """Say how many calls there were in a second."""
     return Figure(name, "calls/s", calls / seconds, calls / seconds, calls)
+
+
+def megabytes(name: str, sizes: list[int], aim: str = "") -> Figure:
+    """Sum up sizes in bytes."""
+    ordered = sorted(each / 1_000_000 for each in sizes)
+    return Figure(name, "MB", statistics.median(ordered), ordered[-1], len(ordered), aim)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bench import function, provisioning
-from bench.measure import milliseconds, rate
+from bench.measure import megabytes, milliseconds, rate
+from tests.function.harness import call
 
 if TYPE_CHECKING:
     import pytest
@@ -26,16 +27,44 @@ def test_a_short_run_gives_every_figure(monkeypatch: pytest.MonkeyPatch) -> None
         (function, "CALLS", 20),
         (function, "WARM_UP", 2),
         (function, "IN_FLIGHT", (1, 2)),
+        (function, "CHANGES", 2),
+        (function, "STARTS", 2),
         (provisioning, "ROUNDS", 2),
         (provisioning, "TOGETHER", 2),
     ):
         monkeypatch.setattr(module, name, value)
     figures = [*function.measure(), *provisioning.measure()]
-    assert len(figures) == 2 + 2 * 2 + 4
-    assert all(each.p99 >= each.p50 for each in figures)
+    assert [each.name for each in figures if each.name.startswith("function")] == [
+        "function: start to serving",
+        "function: first call",
+        "function: idle memory before its first call",
+        "function: steady call, 1 in flight",
+        "function: calls a second, 1 in flight",
+        "function: steady call, 2 in flight",
+        "function: calls a second, 2 in flight",
+        "function: spec change",
+        "function: idle memory after all these calls",
+    ]
+    assert len(figures) == 1 + 9 + 4
+    assert all(each.p99 >= each.p50 > 0 for each in figures if each.name.startswith("function"))
+    assert all(10 < each.p50 < 1000 for each in figures if each.unit == "MB")
+
+
+def test_calls_are_measured_one_at_a_time_and_many_at_once() -> None:
+    assert function.IN_FLIGHT == (1, 16, 100)
+
+
+def test_changed_requests_ask_for_what_no_call_has_asked_for() -> None:
+    requests = function.changed_requests(2)
+    assert all(45_000 <= each.ByteSize() <= 60_000 for each in requests)
+    new = [set(call(each).desired.resources) - set(each.observed.resources) for each in requests]
+    assert all(any(key.startswith("provision-") for key in keys) for keys in new)
+    assert not new[0] & new[1]
 
 
 def test_figures_are_what_they_say() -> None:
     figure = milliseconds("x", [0.001 * each for each in range(1, 101)])
     assert (round(figure.p50, 3), round(figure.p99, 3), figure.samples) == (50.5, 100, 100)
     assert rate("x", 100, 4).p50 == 25
+    size = megabytes("x", [60_000_000, 70_000_000, 61_000_000])
+    assert (size.p50, size.p99, size.unit) == (61, 70, "MB")
