@@ -166,14 +166,25 @@ def _serving(module: str, *options: str) -> Iterator[Served]:
     before = time.perf_counter()
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL)
     try:
-        # Without these gRPC waits for a second between its first two tries.
-        quick = [(f"grpc.{which}_reconnect_backoff_ms", 20) for which in ("initial", "min", "max")]
-        with grpc.insecure_channel(address, options=quick) as channel:
+        while not _listens(address):
+            if process.poll() is not None:
+                msg = f"{module} does not start: it exited with {process.returncode}"
+                raise RuntimeError(msg)
+            time.sleep(0.002)
+        with grpc.insecure_channel(address) as channel:
             grpc.channel_ready_future(channel).result(timeout=30)
         yield Served(address, time.perf_counter() - before, process)
     finally:
         process.terminate()
         process.wait()
+
+
+def _listens(address: str) -> bool:
+    """Asked first: gRPC waits for a tenth of a second and more between its tries."""
+    host, port = address.split(":")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.2", 0))  # from the same address a port can connect to itself
+        return probe.connect_ex((host, int(port))) == 0
 
 
 def _one_after_another(
