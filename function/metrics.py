@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 import traceback
 from dataclasses import dataclass
@@ -19,8 +18,6 @@ from function.decode import kind_of
 from function.errors import StartError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from prometheus_client import CollectorRegistry
 
 DEFAULT_ADDRESS = "0.0.0.0:8080"
@@ -115,34 +112,27 @@ def _log(error: Exception, req: fnv1.RunFunctionRequest) -> None:
     logging.get_logger().error("failed", tag=req.meta.tag, error=type(error).__name__, trace=trace)
 
 
-@contextlib.contextmanager
-def served(registry: CollectorRegistry, address: str) -> Iterator[int | None]:
-    """Serve metrics over HTTP from a thread of its own; nothing when there is no address.
+def serve(registry: CollectorRegistry, address: str) -> int | None:
+    """Serve metrics over HTTP, from a thread that ends with the process.
 
-    Yields:
-        The port.
+    Returns:
+        The port; None when there is no address, and nothing is served.
 
     Raises:
         StartError: The address is none, or nobody can listen there.
     """
     if not address:
-        yield None
-        return
+        return None
     host, port = _parsed(address)
     try:
-        server, thread = start_http_server(port, host, registry)
+        server, _ = start_http_server(port, host, registry)
     except OSError as error:
         msg = (
             f"cannot serve metrics on {address} ({error.strerror}): name a free address of this machine with "
             '--metrics-address, or none at all with --metrics-address ""'
         )
         raise StartError(msg) from error
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return server.server_port
 
 
 def _parsed(address: str) -> tuple[str, int]:

@@ -15,8 +15,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry, ProcessCollector
 
+from function import metrics
 from function.errors import StartError
-from function.metrics import Metered, served
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +63,7 @@ async def _serve(
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    metered = Metered(runner, registry)
+    metered = metrics.Metered(runner, registry)
     server = grpc.aio.server(options=options)
     grpcv1.add_FunctionRunnerServiceServicer_to_server(metered, server)
     grpcv1beta1.add_FunctionRunnerServiceServicer_to_server(runtime.BetaFunctionRunner(wrapped=metered), server)
@@ -72,20 +72,20 @@ async def _serve(
     reflection.enable_server_reflection((*runtime.SERVICE_NAMES, health.SERVICE_NAME), server)
     try:
         port = _listen(server, address, credentials)
-        with served(registry, metrics_address) as metrics_port:
-            await server.start()
-            for service in ("", *runtime.SERVICE_NAMES):
-                await told.set(service, health_pb2.HealthCheckResponse.SERVING)
-            logging.get_logger().info("serving", port=port, tls=credentials is not None, metrics_port=metrics_port)
-            await stopping.wait()
-            logging.get_logger().info("stopping")
-            await told.enter_graceful_shutdown()
-            await _drain(metered)
+        metrics_port = metrics.serve(registry, metrics_address)
+        await server.start()
+        for service in ("", *runtime.SERVICE_NAMES):
+            await told.set(service, health_pb2.HealthCheckResponse.SERVING)
+        logging.get_logger().info("serving", port=port, tls=credentials is not None, metrics_port=metrics_port)
+        await stopping.wait()
+        logging.get_logger().info("stopping")
+        await told.enter_graceful_shutdown()
+        await _drain(metered)
     finally:
         await server.stop(runtime.SHUTDOWN_GRACE_PERIOD_SECONDS)
 
 
-async def _drain(metered: Metered) -> None:
+async def _drain(metered: metrics.Metered) -> None:
     """Go on until no call comes in any more, for a limited time.
 
     gRPC hands calls over one by one, and stopping it cancels those that it has taken but not handed over yet.
