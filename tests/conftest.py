@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.cluster import environment, installed, kube
+from tests.e2e.cluster import environment, installed, kube, measured
 from tests.postgres import VERSIONS, Database, Postgres, Servers
 
-__all__ = ["environment", "installed", "kube"]  # fixtures
+__all__ = ["environment", "installed", "kube", "measured"]  # fixtures
 
 
 @pytest.fixture(scope="session")

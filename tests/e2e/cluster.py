@@ -21,6 +21,7 @@ import pytest
 
 from tests.e2e import guide
 from tests.e2e.kube import CNPG, Kube
+from tests.e2e.times import Measured
 from tests.servers import require
 
 if TYPE_CHECKING:
@@ -62,8 +63,15 @@ def version() -> str:
 
 
 @pytest.fixture(scope="session")
-def installed(kube: Kube, environment: Mapping[str, str]) -> Kube:
+def measured(pytestconfig: pytest.Config) -> Measured:
+    """Takes what the end of the run reports."""
+    return Measured(pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def installed(kube: Kube, environment: Mapping[str, str], measured: Measured) -> Kube:
     """The cluster with root key and packages."""
-    for section in ("Root key", "Install"):
-        guide.follow(section, environment)
+    with measured.seconds("install: root key, rights, both packages Healthy"):
+        for section in ("Root key", "Install"):
+            guide.follow(section, environment)
     return kube

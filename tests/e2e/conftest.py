@@ -13,6 +13,7 @@ import pytest
 from tests.e2e import guide
 from tests.e2e.client import App
 from tests.e2e.kube import COMPOSITE, GROUP, MEMORY, PROVIDER, SYSTEM, Body, Kube, is_ready, namespace, says
+from tests.e2e.times import MEASURED, Measured
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -34,13 +35,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Report what was measured."""
+    rows = config.stash.get(MEASURED, {})
+    if rows:
+        terminalreporter.section("measured")
+    for what, value in rows.items():
+        terminalreporter.write_line(f"{value:>10}  {what}")
+
+
 @pytest.fixture(scope="session")
-def platform(installed: Kube, environment: Mapping[str, str]) -> Kube:
+def platform(installed: Kube, environment: Mapping[str, str], measured: Measured) -> Kube:
     """The cluster with the guide's database and the provider `pg`, which serves every namespace."""
     image = os.environ.get("MEMORY_POSTGRES_IMAGE")
     if image:
         default_postgres(installed, image)
-    guide.follow("A provider", environment)
+    with measured.seconds("a provider: PostgreSQL by CloudNativePG, provider Ready"):
+        guide.follow("A provider", environment)
     return installed
 
 

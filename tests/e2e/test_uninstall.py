@@ -1,5 +1,6 @@
 """The last test: everything is taken away as docs/install.md says, and the data is still there."""
 
+import subprocess
 from collections.abc import Mapping
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from tests.e2e import guide
 from tests.e2e.client import App
 from tests.e2e.conftest import ready_memory
-from tests.e2e.kube import CNPG, GROUP, Kube, memory, namespace
+from tests.e2e.kube import CNPG, GROUP, Kube, memory, namespace, says
 
 pytestmark = pytest.mark.e2e
 
@@ -28,3 +29,28 @@ def test_uninstalling_loses_no_data(platform: Kube, environment: Mapping[str, st
     command = ("exec", primary, "-n", "databases", "-c", "postgres", "--", "psql", "-Atq", "-d", "app", "-c", query)
     assert platform(*command).strip() == "1"
     platform("delete", "namespace", "e2e-last", "databases", "--timeout=120s")
+
+
+def test_the_configuration_brings_its_function(kube: Kube, environment: Mapping[str, str]) -> None:
+    """By the CLI and with nothing else: Crossplane names the dependency as the Compositions do."""
+    package = f"{environment['REGISTRY']}/configuration-memory:{environment['VERSION']}"
+    command = ["crossplane", "xpkg", "install", "configuration", package, "--wait=3m"]
+    done = subprocess.run(
+        command, env=kube.environment() | dict(environment), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    kube.until("the function is Healthy", lambda: all_healthy(kube) or None, 120)
+    named = {
+        step["functionRef"]["name"]
+        for composition in kube.list("compositions")
+        for step in composition["spec"]["pipeline"]
+    }
+    [function] = kube.list("functions.pkg.crossplane.io")
+    assert named == {function["metadata"]["name"]}
+    guide.follow("Uninstall", environment)
+
+
+def all_healthy(kube: Kube) -> bool:
+    """Whether packages are there, and Healthy."""
+    packages = [*kube.list("functions.pkg.crossplane.io"), *kube.list("configurations.pkg.crossplane.io")]
+    return len(packages) > 1 and all(says(one, "Healthy").startswith("True/") for one in packages)
