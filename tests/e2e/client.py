@@ -115,7 +115,7 @@ class App:
             states = [one.get("state", {}).get("terminated") for one in status.get("containerStatuses", [])]
             return states[0]["exitCode"] if states and states[0] else None
 
-        code = self._kube.until(f"pod {namespace}/{name} ends", lambda: _boxed(ended()), 90)[0]
+        code = self._kube.until(f"pod {namespace}/{name} ends", lambda: _boxed(ended()))[0]
         log = self._kube("logs", name, "-n", namespace)
         self._kube("delete", "pod", name, "-n", namespace, "--wait=false")
         return code, log

@@ -114,7 +114,7 @@ def composite_of(kube: Kube, team: str, name: str) -> dict[str, Any]:
     return kube.get(COMPOSITE, claim["spec"]["resourceRef"]["name"])
 
 
-def ready_memory(kube: Kube, team: str, name: str, seconds: float = 90) -> Body:
+def ready_memory(kube: Kube, team: str, name: str, seconds: float = 180) -> Body:
     """Wait until a claim is Ready, and give it."""
 
     def look() -> Body | None:
@@ -124,7 +124,7 @@ def ready_memory(kube: Kube, team: str, name: str, seconds: float = 90) -> Body:
     return kube.until(f"Memory {team}/{name} is Ready", look, seconds)
 
 
-def told(kube: Kube, team: str, name: str, kind: str, said: str, *, seconds: float = 90) -> Body:
+def told(kube: Kube, team: str, name: str, kind: str, said: str, *, seconds: float = 180) -> Body:
     """Wait until a claim's condition says `Status/Reason`, and give the claim."""
 
     def look() -> Body | None:

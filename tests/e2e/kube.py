@@ -100,7 +100,7 @@ class Kube:
         place = ["-n", namespace] if namespace else []
         self("delete", kind, name, *place, "--ignore-not-found", "--timeout=150s", *more)
 
-    def until(self, what: str, look: Callable[[], T | None], seconds: float = 60) -> T:
+    def until(self, what: str, look: Callable[[], T | None], seconds: float = 150) -> T:
         """Look until there is something, and give it; fail with what the cluster says after `seconds`."""
         deadline = time.monotonic() + seconds
         while True:

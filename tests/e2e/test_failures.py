@@ -36,12 +36,12 @@ def bystander(platform: Kube, in_use: str, app: App) -> Iterator[str]:
     """That team, which must not notice anything: the same composite, the same objects, the same data."""
     before = composite_of(platform, in_use, "calm")
     yield in_use
-    ready_memory(platform, in_use, "calm", seconds=180)
+    ready_memory(platform, in_use, "calm")
     after = composite_of(platform, in_use, "calm")
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert after["spec"]["resourceRefs"] == before["spec"]["resourceRefs"]
     # A database that was killed may come back later than what was to be Ready before that.
-    _, log = platform.until("the app reads", lambda: succeeded(app.outcome(in_use, "calm-memory", COUNT)), 90)
+    _, log = platform.until("the app reads", lambda: succeeded(app.outcome(in_use, "calm-memory", COUNT)))
     assert json.loads(log)["events"] == 1
 
 
@@ -66,7 +66,7 @@ def locked(kube: Kube, table: str) -> Iterator[None]:
     """Hold a table, so that whoever works on it waits."""
     name, namespace = primary(kube), DATABASE[1]
     # The server ends what is left when the connection is cut, after a sentence at the latest.
-    script = f"BEGIN; LOCK TABLE {table}; SELECT 'held'; SELECT pg_sleep(60)"
+    script = f"BEGIN; LOCK TABLE {table}; SELECT 'held'; SELECT pg_sleep(300)"
     process = subprocess.Popen(
         [
             "kubectl",
@@ -99,7 +99,7 @@ def locked(kube: Kube, table: str) -> Iterator[None]:
     try:
         yield
     finally:
-        ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60);'"
+        ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(300);'"
         kube("exec", "-n", namespace, name, "-c", "postgres", "--", "psql", "-Atq", "-d", "app", "-c", ended)
         process.communicate(timeout=30)
 
@@ -122,8 +122,8 @@ def test_the_pod_of_a_job_is_killed_midway(platform: Kube, team: Callable[[], st
         victim = platform.until("the second Job's pod runs", at_work)
         wait_for_lock(platform)
         kill(platform, DATABASE[1], victim)
-        platform.until("another pod takes over", lambda: at_work() not in {None, victim} or None, 90)
-    ready_memory(platform, name, "hit", seconds=120)
+        platform.until("another pod takes over", lambda: at_work() not in {None, victim} or None)
+    ready_memory(platform, name, "hit")
     assert app(name, "hit-memory-reader", COUNT)["events"] == 1
 
 
@@ -156,7 +156,7 @@ def test_a_claim_that_is_made_while_the_database_is_down(
     platform("annotate", CNPG, DATABASE[0], "-n", DATABASE[1], f"{HIBERNATION}=on", "--overwrite")
     try:
         gone = {"cnpg.io/cluster": DATABASE[0]}
-        platform.until("the database is down", lambda: not platform.list("pods", DATABASE[1], gone) or None, 120)
+        platform.until("the database is down", lambda: not platform.list("pods", DATABASE[1], gone) or None)
         platform.apply(memory(name, "patient"))
         platform.until(
             "the claim says that its Job runs",
@@ -166,7 +166,7 @@ def test_a_claim_that_is_made_while_the_database_is_down(
         assert is_ready(platform.get(MEMORY, "calm", bystander))
     finally:
         platform("annotate", CNPG, DATABASE[0], "-n", DATABASE[1], f"{HIBERNATION}=off", "--overwrite")
-    ready_memory(platform, name, "patient", seconds=180)
+    ready_memory(platform, name, "patient")
 
 
 @pytest.mark.usefixtures("bystander")

@@ -78,7 +78,7 @@ def ended(kube: Kube, place: str) -> Callable[[str], tuple[Body, str]]:
     """Waits until a pod's container has ended; gives how, and what it said."""
 
     def wait(name: str) -> tuple[Body, str]:
-        state = kube.until(f"{name} ends", lambda: _state(kube, place, name, "terminated"), 90)
+        state = kube.until(f"{name} ends", lambda: _state(kube, place, name, "terminated"))
         return state, "" if state["reason"] == "StartError" else kube("logs", "-n", place, name)
 
     return wait
@@ -139,7 +139,7 @@ def test_images_are_as_the_dockerfile_says(target: str) -> None:
 @pytest.mark.parametrize("user", [None, 2000], ids=["its own user", "Crossplane's user"])
 def test_the_function_serves(kube: Kube, place: str, pod: Callable[..., str], user: int | None) -> None:
     name = pod(packages.FUNCTION, user=user, args=["--insecure"])
-    kube.until(f"{name} runs", lambda: _state(kube, place, name, "running"), 90)
+    kube.until(f"{name} runs", lambda: _state(kube, place, name, "running"))
 
     def python(code: str) -> str:
         return kube("exec", "-n", place, name, "--", "python", "-c", code).strip()

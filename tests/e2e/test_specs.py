@@ -45,7 +45,7 @@ def test_a_claim_without_a_provider_waits_for_it(platform: Kube, team: Callable[
     assert provider in condition(wrong, "ProviderReady")["message"]
     platform.apply(shared_provider(platform, provider))
     # Nobody asks again: the answer to "NotFound" is a minute old at most.
-    ready_memory(platform, name, "early", seconds=150)
+    ready_memory(platform, name, "early")
     platform.delete(MEMORY, "early", name)
     platform.delete(PROVIDER, provider)
 
@@ -78,7 +78,7 @@ def test_a_changed_spec_is_one_new_job(platform: Kube, team: Callable[[], str], 
     ready_memory(platform, name, "grows")
     [before] = jobs_of(platform, name, "grows")
     platform.apply(memory(name, "grows", access={"readOnlySecret": True}))
-    platform.until("the reader's Secret", lambda: platform.find("secret", "grows-memory-reader", name), 90)
+    platform.until("the reader's Secret", lambda: platform.find("secret", "grows-memory-reader", name))
     ready_memory(platform, name, "grows")
 
     def only_one_is_left() -> list[str] | None:
@@ -104,11 +104,11 @@ def test_without_rbac_the_events_say_what_is_missing(platform: Kube, team: Calla
             events = platform("get", "events", "-A", "--field-selector=type=Warning", "-o", "json")
             return events if "jobs" in events and "forbidden" in events and "poor" in events else None
 
-        platform.until("an event says what is forbidden", complained, 90)
+        platform.until("an event says what is forbidden", complained)
         assert not is_ready(platform.get(MEMORY, "poor", name))
     finally:
         platform.apply(role)
-    ready_memory(platform, name, "poor", seconds=150)
+    ready_memory(platform, name, "poor")
 
 
 def may_make_jobs(kube: Kube) -> bool:

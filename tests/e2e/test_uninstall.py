@@ -39,7 +39,7 @@ def test_the_configuration_brings_its_function(kube: Kube, environment: Mapping[
         command, env=kube.environment() | dict(environment), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    kube.until("the function is Healthy", lambda: all_healthy(kube) or None, 120)
+    kube.until("the function is Healthy", lambda: all_healthy(kube) or None)
     named = {
         step["functionRef"]["name"]
         for composition in kube.list("compositions")

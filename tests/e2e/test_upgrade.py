@@ -65,7 +65,7 @@ def test_an_upgrade_changes_no_memory(
     )
     [step] = platform.get("composition", "memory")["spec"]["pipeline"]
     wanted = step["input"]["migrations"]["image"]
-    platform.until("every probe runs the next image", lambda: probe_images(platform) == {wanted} or None, 150)
+    platform.until("every probe runs the next image", lambda: probe_images(platform) == {wanted} or None)
     platform.apply(memory(name, "young"))
     ready_memory(platform, name, "young")
     ready_memory(platform, name, "old")
@@ -73,7 +73,7 @@ def test_an_upgrade_changes_no_memory(
     assert platform.get("secret", "old-memory", name)["data"] == secret
     assert app(name, "old-memory", COUNT)["events"] == 1
     platform.apply(memory(name, "old", access={"readOnlySecret": True}))
-    platform.until("the reader's Secret", lambda: platform.find("secret", "old-memory-reader", name), 90)
+    platform.until("the reader's Secret", lambda: platform.find("secret", "old-memory-reader", name))
     ready_memory(platform, name, "old")
 
 
