@@ -174,10 +174,10 @@ def _labels(
 ) -> Mapping[str, str]:
     if names.CONSUMER not in answers:
         raise Blocked(conditions.consumer_not_seen(provider.title, namespace))
-    for found in answers[names.CONSUMER]:
-        if found["metadata"]["name"] == namespace:
-            return found["metadata"].get("labels") or {}
-    raise Blocked(conditions.consumer_not_found(provider.title, namespace))
+    found = next((each for each in answers[names.CONSUMER] if each["metadata"]["name"] == namespace), None)
+    if found is None:
+        raise Blocked(conditions.consumer_not_found(provider.title, namespace))
+    return found["metadata"].get("labels") or {}
 
 
 def _read(candidate: Mapping[str, Any], wish: Wish) -> Provider:
