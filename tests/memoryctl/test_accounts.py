@@ -35,7 +35,8 @@ def interpreter(directory: Path) -> Path:
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     candidates = [Path(sys.executable).resolve(), Path("/usr/bin", version), Path("/usr/local/bin", version)]
     base = next((one for one in candidates if one.is_file() and all_may_enter(one)), None)
-    packages = [path for path in site.getsitepackages() if all_may_enter(Path(path))]
+    # Debian's Python names folders that are not there.
+    packages = [path for path in site.getsitepackages() if Path(path).exists() and all_may_enter(Path(path))]
     found = require(base if packages else None, f"no {version} with packages that an unprivileged account may read")
     target = directory / "venv"
     subprocess.run([found, "-m", "venv", "--without-pip", target], check=True, cwd="/", env={"PATH": os.defpath})
