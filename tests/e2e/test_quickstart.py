@@ -9,7 +9,7 @@ import yaml
 from tests.e2e import guide
 from tests.e2e.client import App
 from tests.e2e.conftest import composite_of, function_pods, ready_memory
-from tests.e2e.kube import MEMORY, PROVIDER, Kube, is_ready, memory, says
+from tests.e2e.kube import COMPOSITE, MEMORY, PROVIDER, Kube, is_ready, memory, says
 from tests.e2e.times import Measured
 
 pytestmark = pytest.mark.e2e
@@ -76,3 +76,18 @@ def test_conditions_and_status_are_on_the_claim(platform: Kube, team: Callable[[
     assert claim["status"]["binding"] == {"name": "seen-memory"}
     columns = platform("get", MEMORY, "seen", "-n", name).splitlines()[0].split()
     assert columns == ["NAME", "PROVIDER", "TYPE", "SCHEMA", "SECRET", "SYNCED", "READY", "CONNECTION-SECRET", "AGE"]
+
+
+def test_a_composite_without_a_claim_has_its_secret_written_where_it_says(
+    platform: Kube, team: Callable[[], str], app: App
+) -> None:
+    """Crossplane writes it then, from the function's connection details."""
+    name = team()
+    body = memory(name, "bare")
+    body |= {"kind": "XMemory", "metadata": {"name": f"bare-{name}"}}
+    body["spec"] |= {"writeConnectionSecretToRef": {"name": "bare", "namespace": name}}
+    platform.apply(body)
+    platform.until("it is Ready", lambda: is_ready(platform.get(COMPOSITE, f"bare-{name}")) or None)
+    assert app(name, "bare")["events"] == 1
+    platform.delete(COMPOSITE, f"bare-{name}")
+    platform.until("its Secret is gone", lambda: platform.find("secret", "bare", name) is None or None)
