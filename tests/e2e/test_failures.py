@@ -9,13 +9,13 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.e2e import database
 from tests.e2e.client import COUNT, App
 from tests.e2e.conftest import composite_of, function_pods, ready_memory
 from tests.e2e.kube import CNPG, MEMORY, SYSTEM, Kube, is_ready, memory, namespace, says
 
 pytestmark = pytest.mark.e2e
 
-DATABASE = ("memory-db", "databases")
 HIBERNATION = "cnpg.io/hibernation"
 
 
@@ -55,36 +55,13 @@ def kill(kube: Kube, namespace: str, *selector: str) -> None:
     kube("delete", "pod", "-n", namespace, *selector, "--force", "--grace-period=0", "--wait=false")
 
 
-def primary(kube: Kube) -> str:
-    """Name of the database's pod."""
-    name: str = kube.get(CNPG, *DATABASE)["status"]["currentPrimary"]
-    return name
-
-
 @contextmanager
 def locked(kube: Kube, table: str) -> Iterator[None]:
     """Hold a table, so that whoever works on it waits."""
-    name, namespace = primary(kube), DATABASE[1]
     # The server ends what is left when the connection is cut, after a sentence at the latest.
     script = f"BEGIN; LOCK TABLE {table}; SELECT 'held'; SELECT pg_sleep(300)"
     process = subprocess.Popen(
-        [
-            "kubectl",
-            "exec",
-            "-i",
-            "-n",
-            namespace,
-            name,
-            "-c",
-            "postgres",
-            "--",
-            "psql",
-            "-Atq",
-            "-d",
-            "app",
-            "-f",
-            "-",
-        ],
+        ["kubectl", *database.psql(kube, "-f", "-")],
         env=kube.environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -100,7 +77,7 @@ def locked(kube: Kube, table: str) -> Iterator[None]:
         yield
     finally:
         ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(300);'"
-        kube("exec", "-n", namespace, name, "-c", "postgres", "--", "psql", "-Atq", "-d", "app", "-c", ended)
+        database.ask(kube, ended)
         process.communicate(timeout=30)
 
 
@@ -121,7 +98,7 @@ def test_the_pod_of_a_job_is_killed_midway(platform: Kube, team: Callable[[], st
 
         victim = platform.until("the second Job's pod runs", at_work)
         wait_for_lock(platform)
-        kill(platform, DATABASE[1], victim)
+        kill(platform, database.NAMESPACE, victim)
         platform.until("another pod takes over", lambda: at_work() not in {None, victim} or None)
     ready_memory(platform, name, "hit")
     assert app(name, "hit-memory-reader", COUNT)["events"] == 1
@@ -130,22 +107,7 @@ def test_the_pod_of_a_job_is_killed_midway(platform: Kube, team: Callable[[], st
 def wait_for_lock(kube: Kube) -> None:
     """Wait until somebody in the database waits for a lock."""
     query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-    command = (
-        "exec",
-        "-n",
-        DATABASE[1],
-        primary(kube),
-        "-c",
-        "postgres",
-        "--",
-        "psql",
-        "-Atq",
-        "-d",
-        "app",
-        "-c",
-        query,
-    )
-    kube.until("the Job waits for the table", lambda: kube(*command).strip() != "0" or None)
+    kube.until("the Job waits for the table", lambda: database.ask(kube, query) != "0" or None)
 
 
 def test_a_claim_that_is_made_while_the_database_is_down(
@@ -153,10 +115,10 @@ def test_a_claim_that_is_made_while_the_database_is_down(
 ) -> None:
     """It becomes Ready after the outage, with nobody's help; what was Ready before stays so."""
     name = team()
-    platform("annotate", CNPG, DATABASE[0], "-n", DATABASE[1], f"{HIBERNATION}=on", "--overwrite")
+    platform("annotate", CNPG, database.NAME, "-n", database.NAMESPACE, f"{HIBERNATION}=on", "--overwrite")
     try:
-        gone = {"cnpg.io/cluster": DATABASE[0]}
-        platform.until("the database is down", lambda: not platform.list("pods", DATABASE[1], gone) or None)
+        gone = {"cnpg.io/cluster": database.NAME}
+        platform.until("the database is down", lambda: not platform.list("pods", database.NAMESPACE, gone) or None)
         platform.apply(memory(name, "patient"))
         platform.until(
             "the claim says that its Job runs",
@@ -165,7 +127,7 @@ def test_a_claim_that_is_made_while_the_database_is_down(
         assert not is_ready(platform.get(MEMORY, "patient", name))
         assert is_ready(platform.get(MEMORY, "calm", bystander))
     finally:
-        platform("annotate", CNPG, DATABASE[0], "-n", DATABASE[1], f"{HIBERNATION}=off", "--overwrite")
+        platform("annotate", CNPG, database.NAME, "-n", database.NAMESPACE, f"{HIBERNATION}=off", "--overwrite")
     ready_memory(platform, name, "patient")
 
 

@@ -117,7 +117,7 @@ def may_make_jobs(kube: Kube) -> bool:
     return account.run("auth", "can-i", "create", "jobs", "-n", "databases").stdout.strip() == "yes"
 
 
-def test_the_wrong_key_of_a_provider_is_told(platform: Kube, team: Callable[[], str]) -> None:
+def test_a_tenants_provider_reaches_no_other_namespace(platform: Kube, team: Callable[[], str]) -> None:
     """A tenant's provider that reaches into another namespace says so, and its Memory too."""
     name = team()
     body = shared_provider(platform, "own")
