@@ -42,6 +42,8 @@ _WITHHELD = {"host", "caBundle"}
 Name = Annotated[str, Field(min_length=1, max_length=253)]
 Namespace = Annotated[str, Field(min_length=1, max_length=63)]
 LabelValue = Annotated[str, Field(max_length=63)]
+RoleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9_])?$", max_length=63)]
+SchemaName = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,62}$", max_length=63)]
 # Structured Kubernetes types that we pass on and never read.
 Passed = dict[str, Any]
 
@@ -113,7 +115,7 @@ class Dataset(Model):
     """Where a Memory's rows live."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?$", max_length=63)]
-    schema_: Annotated[str, Field(alias="schema", pattern=r"^[a-z_][a-z0-9_]{0,62}$", max_length=63)]
+    schema_: Annotated[SchemaName, Field(alias="schema")]
 
 
 class Embeddings(Model):
@@ -126,9 +128,18 @@ class Embeddings(Model):
 
 
 class Access(Model):
-    """Who else may read."""
+    """Who else may read or write."""
 
     read_only_secret: bool = False
+    reader_role: RoleName | None = None
+    writer_role: RoleName | None = None
+
+
+class Credentials(Model):
+    """Which passwords are in force."""
+
+    epoch: Annotated[int, Field(ge=0, le=1000000000)] = 0
+    revoke_old: bool = False
 
 
 class Memory(Model):
@@ -139,7 +150,9 @@ class Memory(Model):
     embeddings: Embeddings = Embeddings()
     access: Access = Access()
     search_config: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,62}$", max_length=63)] = "simple"
+    credentials: Credentials = Credentials()
     adopt: bool = False
+    deletion_policy: Literal["Retain", "Delete"] = "Retain"
 
 
 class LabelCondition(Model):
@@ -207,6 +220,21 @@ class NamespacedRef(Model):
     namespace: Namespace | None = None
 
 
+class Pooler(Model):
+    """Where apps connect to instead of the server; Jobs never do."""
+
+    host: Annotated[str, Field(min_length=1, max_length=253)]
+    port: Annotated[int, Field(ge=1, le=65535)] = 5432
+
+
+class Adoption(Model):
+    """A home that is handed over from one Memory to another, by their identities (`<namespace>/<name>`)."""
+
+    schema_: Annotated[SchemaName, Field(alias="schema")]
+    from_: Annotated[str, Field(alias="from", min_length=1, max_length=317)]
+    to: Annotated[str, Field(min_length=1, max_length=317)]
+
+
 class Postgres(Model):
     """A PostgreSQL backend."""
 
@@ -219,6 +247,12 @@ class Postgres(Model):
     enable_pg_vector: bool = True
     extension_schema: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,62}$", max_length=63)] = "public"
     connection_secret: NamespacedRef | None = None
+    # No defaults: they follow from the other fields (`PostgresBackend.manages_by`, `PostgresBackend.isolation`).
+    role_management: Literal["SQL", "CNPG"] | None = None
+    isolation: Literal["Schema", "Database", "Dataset"] | None = None
+    schema_: Annotated[SchemaName | None, Field(alias="schema")] = None
+    grantable_roles: Annotated[tuple[RoleName, ...] | None, Field(max_length=64)] = None
+    pooler: Pooler | None = None
     connection_limit: Annotated[int | None, Field(ge=1, le=10000)] = None
     # 2^31-1 ms is PostgreSQL's own limit, hence the digits.
     statement_timeout: Annotated[
@@ -234,6 +268,8 @@ class MemoryProvider(Model):
     allowed_consumers: AllowedConsumers = AllowedConsumers()
     jobs: Jobs = Jobs()
     adoption: Literal["Require", "Allow", "Forbid"] = "Require"
+    adoptions: Annotated[tuple[Adoption, ...] | None, Field(max_length=64)] = None
+    deletion_grace: Annotated[str, Field(pattern=r"^[0-9]{1,6}[smh]$", max_length=7)] = "72h"
     postgres: Postgres | None = None
 
 
@@ -251,13 +287,20 @@ class ClaimedProviders(Model):
     allow_other_namespaces: bool = False
 
 
+class ObjectDelivery(Model):
+    """How provider-kubernetes reaches the cluster that objects are made in."""
+
+    provider_config_ref: LocalRef = LocalRef(name="default")
+
+
 class MemoryInput(Model):
     """The `input` of the Composition's pipeline step."""
 
     api_version: Literal["memory.fn.proompteng.ai/v1beta1"]
     kind: Literal["MemoryInput"]
     metadata: Passed = {}
-    delivery: Literal["Direct"] = "Direct"
+    delivery: Literal["Direct", "Object"] = "Direct"
+    object: ObjectDelivery = ObjectDelivery()
     migrations: Migrations
     root_key: str = "root-key"
     jobs: Jobs = Jobs()

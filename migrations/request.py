@@ -38,8 +38,8 @@ class Provider(_Model):
     extension_schema: Identifier
     connection_limit: Annotated[int, Field(ge=1)] | None
     statement_timeout: Annotated[str, Field(pattern=r"^[0-9]+(us|ms|s|min|h|d)?$")] | None
-    isolation: Literal["Schema"]
-    role_management: Literal["SQL"]
+    isolation: Literal["Schema", "Database", "Dataset"]
+    role_management: Literal["SQL", "CNPG"]
 
 
 class Dataset(_Model):
@@ -105,6 +105,15 @@ class Adoption(_Model):
 
     adopt: bool
     policy: Literal["Require", "Allow", "Forbid"]
+    # The identity whose home the platform team hands over to this Memory.
+    giver: Annotated[Text | None, Field(alias="from")]
+
+
+class Access(_Model):
+    """Existing group roles that receive this Memory's rights too."""
+
+    reader_role: Identifier | None
+    writer_role: Identifier | None
 
 
 class ReportTarget(_Model):
@@ -130,14 +139,26 @@ class ProvisionRequest(ProbeRequest):
     uid: Text
     # Which root key the verifiers come from: nothing is done with it, but a changed key is a changed request.
     key_id: Text
+    # Where the home is: the provider's database, or with isolation Database the Memory's own.
+    database: Identifier
     dataset: Dataset
     embeddings: Embeddings
+    access: Access
     retention: Retention
     modules: Annotated[list[Text], Field(min_length=1)]
     logins: list[Login]
     legal_hold: bool
     adoption: Adoption
     deletion_policy: Literal["Retain", "Delete"]
+
+    @property
+    def home(self) -> str:
+        """The home's key in the ledger; neither schema nor dataset can hold a colon or a slash."""
+        return {
+            "Schema": self.dataset.home,
+            "Database": f"database:{self.database}",
+            "Dataset": f"{self.dataset.home}/{self.dataset.name}",
+        }[self.provider.isolation]
 
 
 R = TypeVar("R", bound=ProbeRequest)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from function.model import ClaimedProviders, Memory
+    from function.names import Identity
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,10 @@ class Backend(Protocol):
 
     def refusal(self, memory: Memory) -> str | None:
         """Say why this backend cannot do what a Memory wants, None when it can."""
+        ...
+
+    def database_of(self, identity: Identity) -> str:
+        """Name the database that a Memory's home is in."""
         ...
 
     def request(self) -> dict[str, Any]:

@@ -108,6 +108,23 @@ class PostgresBackend:
         """Name of the admin's Secret."""
         return self._admin.name
 
+    @property
+    def manages_by(self) -> Literal["SQL", "CNPG"]:
+        """Who makes roles and databases; without an admin login only CloudNativePG can."""
+        derived: Literal["SQL", "CNPG"] = "CNPG" if self.spec.cluster_ref and not self.spec.connection_secret else "SQL"
+        return self.spec.role_management or derived
+
+    @property
+    def isolation(self) -> Literal["Schema", "Database", "Dataset"]:
+        """What a Memory has for itself."""
+        if self.manages_by == "CNPG":
+            return "Database"
+        return self.spec.isolation or ("Dataset" if self.spec.schema_ else "Schema")
+
+    def database_of(self, identity: names.Identity) -> str:
+        """Name the database that a Memory's home is in: the provider's, or with isolation Database its own."""
+        return identity.roles(self.spec.database) if self.isolation == "Database" else self.spec.database
+
     @cached_property
     def place(self) -> Place:
         """The primary's service for a CloudNativePG cluster, otherwise what the spec says."""
@@ -159,8 +176,8 @@ class PostgresBackend:
             "extensionSchema": spec.extension_schema,
             "connectionLimit": spec.connection_limit,
             "statementTimeout": spec.statement_timeout,
-            "isolation": "Schema",
-            "roleManagement": "SQL",
+            "isolation": self.isolation,
+            "roleManagement": self.manages_by,
         }
 
     def logins(self, prefix: str, memory: Memory, slot: Literal["a", "b"]) -> tuple[LoginSlot, ...]:

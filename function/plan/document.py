@@ -32,7 +32,7 @@ class Document:
 def wishes(memory: Memory) -> dict[str, Any]:
     """The part that follows from the claim's spec alone.
 
-    `retention`, `legalHold` and `deletionPolicy` are constants until the claim has these fields.
+    `retention` and `legalHold` are constants until the claim has these fields.
     """
     dump = memory.model_dump(by_alias=True)
     return {
@@ -41,7 +41,8 @@ def wishes(memory: Memory) -> dict[str, Any]:
         "retention": {"ttlDays": 0},
         "modules": ["core"],
         "legalHold": False,
-        "deletionPolicy": "Retain",
+        "deletionPolicy": memory.deletion_policy,
+        "access": {"readerRole": memory.access.reader_role, "writerRole": memory.access.writer_role},
     }
 
 

@@ -61,12 +61,19 @@ class Home:
             "uid": subject.uid,
             "keyId": self.key.key_id,
             "provider": self.backend.request(),
+            "database": self.backend.database_of(subject.identity),
             "logins": [self._login(slot) for slot in self.backend.logins(self.prefix, subject.spec, SLOT)],
-            "adoption": {"adopt": subject.spec.adopt, "policy": self.found.provider.spec.adoption},
+            "adoption": self._adoption(),
             "report": {"namespace": self.backend.namespace, "name": names.report(subject.identity.id12)},
         }
         retries = {"claim": subject.retry, "provider": self.found.provider.retry}
         return document.finish(body, self.settings.migrations.version, retries)
+
+    def _adoption(self) -> dict[str, Any]:
+        """What the platform team allows; `from` is the identity that hands its home over to this one."""
+        spec, home, identity = self.found.provider.spec, self.subject.spec.dataset.schema_, self.subject.identity.text
+        giver = next((each.from_ for each in spec.adoptions or () if (each.schema_, each.to) == (home, identity)), None)
+        return {"adopt": self.subject.spec.adopt, "policy": spec.adoption, "from": giver}
 
     def _login(self, slot: Any) -> dict[str, str]:
         shown = {"name": slot.name, "role": slot.role, "slot": slot.slot, "state": slot.state}

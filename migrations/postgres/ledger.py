@@ -32,6 +32,19 @@ CREATE TABLE memory_ledger.homes (
 );
 """
 
+# What came after the first release of the ledger; a ledger of any age gets what it lacks.
+# - isolation, database, schema: where the home is; its key alone does not say
+# - logins: login to a digest of the verifier that it was given last: who is re-keyed loses its sessions
+# - gone_since: when the reaper first missed the composite, closed_at: when it closed the logins
+_ADDED = {
+    "isolation": "text NOT NULL DEFAULT 'Schema'",
+    "database": "text NOT NULL DEFAULT current_database()",
+    "schema": "text NOT NULL DEFAULT ''",
+    "logins": "jsonb NOT NULL DEFAULT '{}'",
+    "gone_since": "timestamptz",
+    "closed_at": "timestamptz",
+}
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -73,6 +86,7 @@ def claim(connection: Connection, request: ProvisionRequest, names: Names) -> Cl
     """
     if not _exists(connection):
         connection.execute(_MAKE)
+    _extend(connection)
     found = _find(connection, request)
     adopted = judge(found, request, names)
     if not found.schema_exists:
@@ -168,6 +182,20 @@ def _exists(connection: Connection) -> bool:
     return row is not None
 
 
+def _extend(connection: Connection) -> None:
+    """Adds the columns that an earlier version did not have; asking first takes no lock."""
+    rows = connection.execute(
+        """
+        SELECT attname FROM pg_attribute
+        WHERE attrelid = 'memory_ledger.homes'::regclass AND attnum > 0 AND NOT attisdropped
+        """
+    ).fetchall()
+    missing = [name for name in _ADDED if (name,) not in rows]
+    if missing:
+        additions = ", ".join(f"ADD COLUMN IF NOT EXISTS {name} {_ADDED[name]}" for name in missing)
+        connection.execute(sql.SQL("ALTER TABLE memory_ledger.homes ") + sql.SQL(additions))
+
+
 def _find(connection: Connection, request: ProvisionRequest) -> Found:
     entries = connection.execute(
         """
@@ -232,6 +260,9 @@ def _write(connection: Connection, request: ProvisionRequest, statement: sql.SQL
         "deletion_policy": request.deletion_policy,
         "legal_hold": request.legal_hold,
         "ttl_days": request.retention.ttl_days,
+        "isolation": request.provider.isolation,
+        "database": request.database,
+        "schema": request.dataset.home,
     }
     columns = sql.SQL(", ").join(map(sql.Identifier, values))
     literals = sql.SQL(", ").join(map(sql.Literal, values.values()))

@@ -96,6 +96,10 @@ _RESERVED = (
     '"{}" is reserved, like "public", "information_schema" and all names that begin with "pg_", "cnpg_" or "memory_": '
     'write a name of your own, for example "team_notes"'
 ).format
+_ROLE = (
+    '"{}" is not the name of a role: write letters, digits, "_", "." or "-", beginning and ending with a letter, digit '
+    'or "_", for example "analysts"'
+).format
 _SCHEMA = (
     '"{}" is not a usable schema: write 1 to 63 lower-case letters, digits or "_", not beginning with a digit, for '
     'example "{}"'
@@ -109,9 +113,11 @@ MEMORY = (
         {
             "providerRef": {"namespace": "platform"},
             "embeddings": {"enabled": False, "dimension": 16000, "metric": "ip", "storage": "half"},
-            "access": {"readOnlySecret": True},
+            "access": {"readOnlySecret": True, "readerRole": "analysts", "writerRole": "Back-office.1"},
             "searchConfig": "english",
+            "credentials": {"epoch": 7, "revokeOld": True},
             "adopt": True,
+            "deletionPolicy": "Delete",
         },
     ),
     _memory("no provider", "nobody guesses a provider", {"providerRef": None}, "spec.providerRef"),
@@ -243,6 +249,35 @@ MEMORY = (
         {"searchConfig": "simple"},
         stored={},
     ),
+    *(
+        _memory(
+            f"{field} with a space",
+            "it would need quotes",
+            {"access": {field: "my analysts"}},
+            f"spec.access.{field}",
+            _ROLE("my analysts"),
+        )
+        for field in ("readerRole", "writerRole")
+    ),
+    _memory("next epoch", "a rotation", {"credentials": {"epoch": 1}}, stored={}),
+    _memory("epoch -1", "epochs are counted", {"credentials": {"epoch": -1}}, "spec.credentials.epoch"),
+    *(
+        _memory(
+            f"epoch {name}",
+            "an old password would come back",
+            change,
+            "spec.credentials.epoch",
+            "credentials.epoch never decreases, for an old password would come back: write the epoch that is there, "
+            "or the next one",
+            stored={"credentials": {"epoch": 2}},
+        )
+        for name, change in (
+            ("lowered", {"credentials": {"epoch": 1}}),
+            ("removed", {"credentials": {}}),
+            ("removed with its parent", {}),
+        )
+    ),
+    _memory("unknown deletion policy", "data is kept or dropped", {"deletionPolicy": "Orphan"}, "spec.deletionPolicy"),
     _memory(
         "a field of a later release",
         "what has no effect does not exist",
@@ -483,13 +518,105 @@ _JOBS: tuple[Case, ...] = (
     ),
 )
 
+_ALONE = CLUSTER | {"connectionSecret": None}
+_MANAGED: tuple[Case, ...] = (
+    _postgres("a CloudNativePG Cluster without a login", "the operator makes roles and databases", _ALONE),
+    _postgres("roles by CloudNativePG", "said aloud", _ALONE | {"roleManagement": "CNPG", "isolation": "Database"}),
+    _postgres("roles by SQL in a Cluster", "with a login both can", CLUSTER | {"roleManagement": "SQL"}),
+    _postgres(
+        "roles by CloudNativePG elsewhere",
+        "no operator is there",
+        {"roleManagement": "CNPG", "connectionSecret": None},
+        says='roleManagement "CNPG" needs a CloudNativePG Cluster: write clusterRef, or roleManagement: SQL',
+    ),
+    _postgres(
+        "roles by CloudNativePG with a login",
+        "somebody believes that it is used",
+        CLUSTER | {"roleManagement": "CNPG"},
+        says='connectionSecret has no effect with roleManagement "CNPG", which needs no admin login: remove '
+        "connectionSecret, or write roleManagement: SQL",
+    ),
+    _postgres(
+        "roles by SQL without a login",
+        "somebody must make roles",
+        _ALONE | {"roleManagement": "SQL"},
+        says='roleManagement "SQL" needs a login for the Jobs: write connectionSecret, a Secret with username and '
+        "password",
+    ),
+    *(
+        _postgres(
+            f"isolation {name} by CloudNativePG",
+            "there is no login that works in a shared database",
+            _ALONE | {"isolation": name, "schema": "shared"},
+            says=f'isolation "{name}" needs an admin login (CloudNativePG alone gives each Memory a database): write '
+            "connectionSecret, or isolation: Database",
+        )
+        for name in ("Schema", "Dataset")
+    ),
+    _postgres(
+        "a shared schema by CloudNativePG",
+        "there is no login that works in a shared database",
+        _ALONE | {"schema": "shared"},
+        says='schema "shared" needs an admin login (CloudNativePG alone gives each Memory a database): write '
+        "connectionSecret, or remove schema",
+    ),
+)
+_ISOLATION: tuple[Case, ...] = (
+    *(_postgres(f"isolation {name}", "a way to live apart", {"isolation": name}) for name in ("Schema", "Database")),
+    _postgres("a shared schema", "it means isolation Dataset", {"schema": "memories"}),
+    _postgres("isolation Dataset", "said aloud", {"schema": "memories", "isolation": "Dataset"}),
+    _postgres(
+        "isolation Dataset without a schema",
+        "nobody guesses a schema",
+        {"isolation": "Dataset"},
+        says='isolation "Dataset" needs the schema that Memories share: write schema, or isolation: Schema',
+    ),
+    *(
+        _postgres(
+            f"a shared schema with isolation {name}",
+            "somebody believes that it is shared",
+            {"schema": "memories", "isolation": name},
+            says=f'schema has no effect with isolation "{name}": remove schema, or write isolation: Dataset',
+        )
+        for name in ("Schema", "Database")
+    ),
+    _postgres(
+        "a shared schema with a dash",
+        "it would need quotes",
+        {"schema": "my-memories"},
+        ".schema",
+        _SCHEMA("my-memories", "memories"),
+    ),
+    _postgres(
+        "a shared schema that is reserved",
+        "it is somebody else's",
+        {"schema": "public"},
+        ".schema",
+        _RESERVED("public").replace("team_notes", "memories"),
+    ),
+    _postgres("grantable roles", "groups that are there", {"grantableRoles": ["analysts", "Back-office.1"]}),
+    _postgres(
+        "a grantable role with a space",
+        "it would need quotes",
+        {"grantableRoles": ["my analysts"]},
+        ".grantableRoles[0]",
+        _ROLE("my analysts"),
+    ),
+    _postgres("a pooler", "apps connect to it", {"pooler": {"host": "pooler.databases.svc", "port": 6432}}),
+    _postgres("a pooler without a host", "nobody guesses a host", {"pooler": {"port": 6432}}, ".pooler.host"),
+    _postgres("a pooler's port 0", "nothing listens there", {"pooler": {"host": "p", "port": 0}}, ".pooler.port"),
+    _postgres(
+        "a pooler with its port",
+        "the port has a field of its own",
+        {"pooler": {"host": "pooler:6432"}},
+        ".pooler.host",
+        "write a DNS name or an IPv4 address alone, without scheme or port (pooler.port has the port), for example "
+        '"pg-pooler.databases.svc"',
+    ),
+)
+
 _POSTGRES: tuple[Case, ...] = (
     _postgres("a CloudNativePG Cluster", "one of two ways to name a server", CLUSTER),
-    _postgres(
-        "a CloudNativePG Cluster without a login",
-        "the function answers InvalidSpec until it can manage roles there",
-        CLUSTER | {"connectionSecret": None},
-    ),
     _postgres(
         "a CloudNativePG Cluster in the claim's namespace",
         "a claimed provider names no namespace",
@@ -670,6 +797,38 @@ PROVIDER = (
         _provider(f"adoption {name}", "one of three answers", {"adoption": name})
         for name in ("Allow", "Forbid", "Require")
     ),
+    _provider(
+        "a home handed over",
+        "the platform team may",
+        {"adoptions": [{"schema": "notes", "from": "team-a/notes", "to": "team-b/notes"}]},
+    ),
+    *(
+        _provider(
+            f"a home handed over without {missing}",
+            "half a sentence",
+            {"adoptions": [{key: "x" for key in ("schema", "from", "to") if key != missing}]},
+            f"spec.adoptions[0].{missing}",
+        )
+        for missing in ("schema", "from", "to")
+    ),
+    _provider(
+        "a schema with a dash handed over",
+        "no home is called so",
+        {"adoptions": [{"schema": "my-notes", "from": "a/b", "to": "c/d"}]},
+        "spec.adoptions[0].schema",
+        _SCHEMA("my-notes", "team_notes"),
+    ),
+    *(_provider(f"deletionGrace {value}", "a duration", {"deletionGrace": value}) for value in ("0s", "90m", "720h")),
+    *(
+        _provider(
+            f"deletionGrace {value}",
+            "nobody knows how long that is",
+            {"deletionGrace": value},
+            "spec.deletionGrace",
+            f'"{value}" is not a duration: write a number and its unit, s, m or h, for example "72h"',
+        )
+        for value in ("72", "3d", "1h30m")
+    ),
     _provider("adoption Never", "there is no such answer", {"adoption": "Never"}, "spec.adoption"),
     _provider(
         "a block of a later release", "what has no effect does not exist", {"redis": {"host": "r"}}, "spec.redis"
@@ -677,6 +836,8 @@ PROVIDER = (
     *_CONSUMERS,
     *_JOBS,
     *_POSTGRES,
+    *_MANAGED,
+    *_ISOLATION,
 )
 
 CASES = MEMORY + PROVIDER

@@ -47,6 +47,7 @@ class Memory:
     provider: dict[str, Any] = dataclasses.field(default_factory=dict)
     adopt: bool = False
     policy: str = "Require"
+    giver: str | None = None
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def but(self, **changes: Any) -> "Memory":
@@ -108,6 +109,8 @@ class Memory:
                 "roleManagement": "SQL",
                 **self.provider,
             },
+            "database": self.database.name,
+            "access": {"readerRole": None, "writerRole": None},
             "dataset": {"name": self.dataset, "schema": self.schema, "searchConfig": self.search_config},
             "embeddings": {"enabled": True, "dimension": 3, "metric": "cosine", "storage": "auto", **self.embeddings},
             "retention": {"ttlDays": 0},
@@ -119,7 +122,7 @@ class Memory:
                 self.login("reader", "b", None),
             ],
             "legalHold": False,
-            "adoption": {"adopt": self.adopt, "policy": self.policy},
+            "adoption": {"adopt": self.adopt, "policy": self.policy, "from": self.giver},
             "deletionPolicy": "Retain",
             "report": {"namespace": "databases", "name": "mem-report"},
             **self.extra,
