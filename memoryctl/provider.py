@@ -12,7 +12,7 @@ from memoryctl.objects import Key, Object, make_secret, secret_key
 
 # Says on the stored object that its backend is the embedded server, whose port may be another one tomorrow.
 ANNOTATION = "memoryctl/backend"
-REPLACED = ("clusterRef", "host", "port", "sslMode", "caBundle", "database", "connectionSecret")
+REPLACED = ("clusterRef", "host", "port", "sslMode", "caBundle", "database", "pooler", "connectionSecret")
 CONNECT_SECONDS = 2.0
 
 

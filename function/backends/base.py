@@ -59,6 +59,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def entrance(self) -> Place:
+        """Where apps connect to: the server, or what stands in front of it. Nothing is pinned to it."""
+        ...
+
+    @property
     def admin_secret(self) -> str:
         """Name of the Secret with the admin's login, in `namespace`."""
         ...
@@ -79,6 +84,10 @@ class Backend(Protocol):
 
     def refusal(self, memory: Memory) -> str | None:
         """Say why this backend cannot do what a Memory wants, None when it can."""
+        ...
+
+    def denial(self, memory: Memory) -> str | None:
+        """Say what a Memory wants and its provider's owner has not granted, None when there is no such thing."""
         ...
 
     def database_of(self, identity: Identity) -> str:

@@ -134,6 +134,12 @@ class PostgresBackend:
         return Place(self.spec.host or "", self.spec.port, self.spec.database)
 
     @cached_property
+    def entrance(self) -> Place:
+        """The pooler where there is one; it serves the same database."""
+        pooler = self.spec.pooler
+        return Place(pooler.host, pooler.port, self.place.database) if pooler else self.place
+
+    @cached_property
     def ca(self) -> str | None:
         """The spec's CA, or for a cluster the one that the probe published (see `Backend.ca`)."""
         if self.ca_secret is None:
@@ -159,6 +165,17 @@ class PostgresBackend:
                 f'spec.embeddings.enabled: provider "{self.provider.title}" has no pgvector '
                 "(postgres.enablePgVector is false): set embeddings.enabled to false, or choose another provider"
             )
+        return None
+
+    def denial(self, memory: Memory) -> str | None:
+        """Roles of others are the platform team's to give; which ones it gives is not told, others may use them."""
+        for field, role in (("readerRole", memory.access.reader_role), ("writerRole", memory.access.writer_role)):
+            if role and role not in (self.spec.grantable_roles or ()):
+                return (
+                    f'spec.access.{field}: "{role}" is not among the postgres.grantableRoles of provider '
+                    f'"{self.provider.title}": leave it out, name a role that the provider lists, or ask its owner '
+                    f'to add "{role}" there'
+                )
         return None
 
     def request(self) -> dict[str, Any]:
@@ -197,7 +214,7 @@ class PostgresBackend:
 
     def binding(self, memory: Memory, username: str, password: str) -> Mapping[str, str]:
         """Give the connection Secret's entries; `endpoint, database, schema, username, password` are the promise."""
-        place, ca = self.place, self.ca
+        place, ca = self.entrance, self.ca
         entries = {
             "type": "postgresql",
             "provider": self.provider.title,
@@ -225,6 +242,6 @@ class PostgresBackend:
             # Without a file of CAs libpq would refuse to verify; the public ones are meant. It refuses these with
             # verify-ca: anybody can get a certificate from a public CA.
             query += "&sslrootcert=system"
-        place = self.place
+        place = self.entrance
         userinfo = f"{quote(username, safe='')}:{quote(password, safe='')}"
         return f"postgresql://{userinfo}@{place.endpoint}/{quote(place.database, safe='')}?{query}"

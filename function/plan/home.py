@@ -230,7 +230,7 @@ class Home:
         return noted
 
     def _applied(self) -> dict[str, Any]:
-        place, spec = self.backend.place, self.subject.spec
+        place, spec = self.backend.entrance, self.subject.spec
         applied: dict[str, Any] = {
             "providerType": self.found.provider.spec.type,
             "endpoint": place.endpoint,

@@ -70,6 +70,9 @@ def _compose(subject: Subject, settings: MemoryInput, asked: list[Requirement], 
     refusal = home.backend.refusal(subject.spec)
     if refusal:
         raise Blocked(conditions.not_provisioned("ModuleUnsupported", refusal))
+    denial = home.backend.denial(subject.spec)
+    if denial:
+        raise Blocked(conditions.not_provisioned("PermissionDenied", denial))
     decision = attempts.decide(subject.attempts, home.situation)
     resources = home.resources(decision)
     stands = (*said, *home.conditions(decision))
