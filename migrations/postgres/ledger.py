@@ -35,12 +35,14 @@ CREATE TABLE memory_ledger.homes (
 # What came after the first release of the ledger; a ledger of any age gets what it lacks.
 # - isolation, database, schema: where the home is; its key alone does not say
 # - logins: login to a digest of the verifier that it was given last: who is re-keyed loses its sessions
+# - granted: {"reader": role, "writer": role}, the roles of others that we made members of its groups
 # - gone_since: when the reaper first missed the composite, closed_at: when it closed the logins
 _ADDED = {
     "isolation": "text NOT NULL DEFAULT 'Schema'",
     "database": "text NOT NULL DEFAULT current_database()",
     "schema": "text NOT NULL DEFAULT ''",
     "logins": "jsonb NOT NULL DEFAULT '{}'",
+    "granted": "jsonb NOT NULL DEFAULT '{}'",
     "gone_since": "timestamptz",
     "closed_at": "timestamptz",
 }

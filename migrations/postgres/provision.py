@@ -12,6 +12,7 @@ from migrations import log
 from migrations.deadline import Deadline
 from migrations.errors import Code, CommandError
 from migrations.postgres import (
+    access,
     embeddings,
     grants,
     home,
@@ -139,6 +140,7 @@ class _Run:
                 self._step("partitions", self._make_partitions)
                 self._step("registry", lambda: embeddings.register(connection, request))
                 self._step("grants", lambda: grants.repair(connection, self.schema, names))
+            self._step("access", lambda: access.repair(connection, request, names))
             self._step("logins", lambda: logins.apply(connection, request, facts))
             self._step("sessions", lambda: logins.end_sessions(connection, request, everybody=claimed.adopted))
             differences = self._step("verify", lambda: verify.differences(connection, self.schema, names))
@@ -157,6 +159,7 @@ class _Run:
     def _claim(self) -> ledger.Claimed:
         # Before anything is entered: a Memory whose names are taken must not keep the schema from others.
         roles.existing(self.connection, self.names)
+        access.check(self.connection, self.request.access)
         return ledger.claim(self.connection, self.request, self.names)
 
     def _note_warning(self, notice: psycopg.errors.Diagnostic) -> None:
