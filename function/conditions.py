@@ -166,9 +166,30 @@ def waiting_for_backend() -> Condition:
     )
 
 
-def credentials_ready(secret: str, namespace: str) -> Condition:
-    """Say where the connection Secret is."""
-    return true(CREDENTIALS_READY, "Available", f'connection Secret "{secret}" in namespace "{namespace}"')
+def credentials_ready(secret: str, namespace: str, *, is_copied: bool = False) -> Condition:
+    """Say where the connection Secret is; a copy of it is where only the claim says."""
+    copied = "; Crossplane copies it to the Secret that spec.writeConnectionSecretToRef of the claim names"
+    message = f'connection Secret "{secret}" in namespace "{namespace}"{copied if is_copied else ""}'
+    return true(CREDENTIALS_READY, "Available", message)
+
+
+def no_secret_ref(composite: str) -> Condition:
+    """Say where delivery Object wants a Secret to be named."""
+    message = (
+        f'delivery Object hands the password to Crossplane, and XMemory "{composite}" names no Secret for it: set '
+        "writeConnectionSecretsToNamespace in the Composition, and spec.writeConnectionSecretToRef on the claim (on "
+        "the XMemory itself, where there is no claim)"
+    )
+    return false(CREDENTIALS_READY, "NoSecretRef", message)
+
+
+def no_reader_ref() -> Condition:
+    """Say why there can be no second Secret."""
+    message = (
+        "spec.access.readOnlySecret: delivery Object hands one password to Crossplane, and there is no Secret for the "
+        "reader's (in an Object everybody could read it): set it to false, or use a Composition with delivery Direct"
+    )
+    return false(CREDENTIALS_READY, "NoSecretRef", message)
 
 
 def waiting_for_secret(secret: str, namespace: str) -> Condition:
@@ -210,6 +231,17 @@ def job_failed(reason: str, said: str, job: str, namespace: str) -> str:
 def not_provisioned(reason: str, message: str) -> Condition:
     """Say why the backend is not as the spec wants it."""
     return false(PROVISIONED, reason, message)
+
+
+def delivery_changed(wanted: str) -> str:
+    """Explain why objects that were delivered the other way stay as they are."""
+    there, here = (
+        ("Objects of provider-kubernetes", "Object") if wanted == "Direct" else ("objects of their own", "Direct")
+    )
+    return (
+        f"what is composed are {there}, and the Composition says delivery {wanted}: nothing was moved; set "
+        f"spec.compositionRef back to a Composition with delivery {here}, or make a new claim"
+    )
 
 
 def backend_ready(version: str) -> Condition:

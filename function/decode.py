@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from sys import intern
 from typing import TYPE_CHECKING, Any
 
+from function import delivery
 from function.cache import ContentCache
 from function.state import Inputs
 
@@ -32,6 +33,7 @@ def decode(req: fnv1.RunFunctionRequest) -> Inputs:
         credentials={name: dict(each.credential_data.data) for name, each in req.credentials.items()},
         settings=to_dict(req.input),
         connection_details=dict(req.observed.composite.connection_details),
+        objects=frozenset(key for key, each in req.observed.resources.items() if _is_object(each.resource)),
     )
 
 
@@ -39,6 +41,14 @@ def kind_of(req: fnv1.RunFunctionRequest) -> str:
     """Give the composite's kind without reading anything else."""
     kind = req.observed.composite.resource.fields.get("kind")
     return kind.string_value if kind else ""
+
+
+def _is_object(struct: struct_pb2.Struct) -> bool:
+    """Whether this is an Object of provider-kubernetes; asked without converting it."""
+    fields = struct.fields
+    if "kind" not in fields or fields["kind"].string_value != delivery.KIND or "apiVersion" not in fields:
+        return False
+    return fields["apiVersion"].string_value.startswith(f"{delivery.GROUP}/")
 
 
 def to_dict(struct: struct_pb2.Struct) -> dict[str, Any]:

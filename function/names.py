@@ -29,6 +29,7 @@ CONSUMER = "consumer-namespace"
 
 _PROVISION_KEY = re.compile(r"^provision-([0-9a-f]{10})-([1-9][0-9]*)$")
 _REQUEST_KEY = re.compile(r"^request-([0-9a-f]{10})$")
+_JOB_KEY = re.compile(r"^(provision|probe)-([0-9a-f]{10})(?:-[1-9][0-9]*)?$")
 _OUR_KEY = re.compile(
     r"^(binding|binding-reader|request-[0-9a-f]{10}|provision-[0-9a-f]{10}-[1-9][0-9]*|probe-[0-9a-f]{6}([0-9a-f]{4})?"
     r"|(report|report-role|report-binding|service-account)-[0-9a-f]{6})$"
@@ -107,6 +108,17 @@ def is_ours(key: str) -> bool:
 def probe_key(content_hash: str) -> str:
     """Key of the Job that gives a provider's first answer."""
     return f"probe-{content_hash}"
+
+
+def parse_job_key(key: str) -> tuple[str, str] | None:
+    """Give command and hash of a Job's key, None for any other key."""
+    match = _JOB_KEY.match(key)
+    return (match[1], match[2]) if match else None
+
+
+def delivered(kind: str, namespace: str, name: str) -> str:
+    """Name of the Object that delivers an object: it has no namespace, and kinds share names."""
+    return bounded(f"{name}-{digest('object', kind, namespace, name, length=8)}")
 
 
 def job(id12: str, content_hash: str, attempt: int) -> str:

@@ -26,6 +26,7 @@ class Inputs:
         credentials: Pipeline credentials: name to key to bytes.
         settings: The pipeline step's `input`.
         connection_details: What Crossplane has published for the composite.
+        objects: Keys of the observed resources that are Objects of provider-kubernetes.
     """
 
     kind: str
@@ -35,6 +36,7 @@ class Inputs:
     credentials: Mapping[str, Mapping[str, bytes]]
     settings: Mapping[str, Any]
     connection_details: Mapping[str, bytes]
+    objects: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,14 @@ class Backend(Protocol):
         """
         ...
 
+    def check_delivery(self, delivery: Literal["Direct", "Object"]) -> None:
+        """Refuse a delivery that would show a password of this backend's.
+
+        Raises:
+            InvalidSpec: With the path of the field.
+        """
+        ...
+
     @property
     def namespace(self) -> str:
         """Where Jobs run: with the Secrets that they mount."""

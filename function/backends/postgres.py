@@ -49,6 +49,17 @@ class PostgresBackend:
             field = f"{_PATH}.connectionSecret.namespace"
             raise InvalidSpec(field, problem)
 
+    def check_delivery(self, delivery: Literal["Direct", "Object"]) -> None:
+        """Refuse CNPG with Object: the Jobs' own login is a Secret with a plaintext password there."""
+        if delivery == "Object" and self.manages_by == "CNPG":
+            field = f"{_PATH}.roleManagement"
+            problem = (
+                "CNPG does not go with delivery Object: its Jobs log in with a password that would be readable in an "
+                "Object; name an admin's Secret in connectionSecret and write SQL, or use a Composition with delivery "
+                "Direct"
+            )
+            raise InvalidSpec(field, problem)
+
     def _check_server(self) -> None:
         spec = self.spec
         if (spec.cluster_ref is None) == (spec.host is None):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from function import delivery
 from function.plan import memory, provider
 from function.state import Plan
 
@@ -28,4 +29,4 @@ def compose(inputs: Inputs) -> Plan:
     if composer is None:
         known = " and ".join(KINDS)
         return Plan(fatal=f'cannot compose kind "{inputs.kind}": this function serves {known}')
-    return composer(inputs)
+    return delivery.wrap(composer(delivery.unwrap(inputs)), inputs)

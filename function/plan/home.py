@@ -203,7 +203,8 @@ class Home:
     def _credentials(self, decision: Decision) -> Condition:
         namespace, name = self.subject.binding_ref(self.backend.namespace)
         if self.subject.has_binding:
-            return conditions.credentials_ready(name, namespace)
+            is_copied = bool(self.subject.own_ref and self.subject.claim)
+            return conditions.credentials_ready(name, namespace, is_copied=is_copied)
         if decision.phase == "Complete":
             return conditions.waiting_for_secret(name, namespace)
         return conditions.waiting_for_backend()
@@ -222,7 +223,8 @@ class Home:
         """The status: what is applied changes only with a complete Job."""
         noted = dict(self.subject.status)
         note = attempts.noted(decision, self.situation, self._job_name(decision))
-        noted |= {"provider": self.found.pin(self.backend.place), "provision": dict(note), "delivery": "Direct"}
+        noted |= {"provider": self.found.pin(self.backend.place), "provision": dict(note)}
+        noted["delivery"] = self.settings.delivery
         if decision.phase == "Complete":
             noted |= self._applied()
             if not self.subject.spec.access.read_only_secret:
@@ -247,7 +249,10 @@ class Home:
         namespace, name = self.subject.binding_ref(self.backend.namespace)
         refs: dict[str, Any] = {}
         if self.subject.has_binding:
-            refs = {"connectionSecretRef": {"name": name, "namespace": namespace}, "binding": {"name": name}}
+            refs = {"connectionSecretRef": {"name": name, "namespace": namespace}}
+            if not (self.subject.own_ref and self.subject.claim):
+                # A claim's binding is in its own namespace, and under which name Crossplane does not say.
+                refs["binding"] = {"name": name}
         if self.subject.spec.access.read_only_secret and names.BINDING_READER in self.subject.inputs.observed:
             refs["readerSecretRef"] = {"name": names.binding_reader(name), "namespace": namespace}
         return refs

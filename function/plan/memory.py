@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from function import conditions
+from function import conditions, delivery
 from function.backends import backend_of
 from function.conditions import Blocked
 from function.credentials import KeyRing
@@ -64,6 +64,7 @@ def _compose(subject: Subject, settings: MemoryInput, asked: list[Requirement], 
 
     In case the rest is blocked, conditions that hold already go to `said`, and what else must be seen to `asked`.
     """
+    _check_delivery(subject, settings)
     provider = _provider(subject, settings, asked)
     said.append(provider_condition(provider))
     home = Home(subject, settings, provider, backend_of(provider.provider), _root_key(subject, settings))
@@ -89,6 +90,19 @@ def _compose(subject: Subject, settings: MemoryInput, asked: list[Requirement], 
     )
 
 
+def _check_delivery(subject: Subject, settings: MemoryInput) -> None:
+    """Hold a Memory to how it was delivered, and want a place for its password that is no Object."""
+    changed = delivery.conflict(subject.inputs, settings.delivery)
+    if changed:
+        raise Blocked(conditions.not_provisioned("DeliveryChanged", changed))
+    if settings.delivery != delivery.KIND:
+        return
+    if subject.own_ref is None:
+        raise Blocked(conditions.no_secret_ref(subject.inputs.composite["metadata"]["name"]))
+    if subject.spec.access.read_only_secret:
+        raise Blocked(conditions.no_reader_ref())
+
+
 def _provider(subject: Subject, settings: MemoryInput, asked: list[Requirement]) -> Found:
     """Find, check, hold and admit; the order decides what a user is told first."""
     wish = subject.wish(settings.provider_type)
@@ -98,6 +112,7 @@ def _provider(subject: Subject, settings: MemoryInput, asked: list[Requirement])
     backend = backend_of(found.provider)
     try:
         backend.check(settings.claimed_providers)
+        backend.check_delivery(settings.delivery)
         lookup.hold(found, backend.place, wish)
         _ = backend.ca
     except InvalidSpec as error:

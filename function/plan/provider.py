@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from function import conditions, names, readiness
+from function import conditions, delivery, names, readiness
 from function.backends import backend_of
 from function.errors import InvalidSpec
 from function.model import MemoryInput
@@ -32,10 +32,14 @@ def compose(inputs: Inputs) -> Plan:
         settings = MemoryInput.read(inputs.settings, "input")
     except InvalidSpec as error:
         return Plan(fatal=f"cannot read the Composition's {error}")
+    changed = delivery.conflict(inputs, settings.delivery)
+    if changed:
+        return project_kept(inputs, _STATUS, (conditions.backend_not_ready("DeliveryChanged", changed),))
     try:
         provider = lookup.provider_of(inputs.composite)
         backend = backend_of(provider)
         backend.check(settings.claimed_providers)
+        backend.check_delivery(settings.delivery)
     except InvalidSpec as error:
         return project_kept(inputs, _STATUS, (conditions.backend_not_ready("InvalidSpec", str(error)),))
     return Probe(inputs, settings, provider, backend).plan()

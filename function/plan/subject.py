@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from function import names
+from function import delivery, names
 from function.plan import attempts, document, lookup
 
 if TYPE_CHECKING:
@@ -107,9 +107,14 @@ class Subject:
 
     @cached_property
     def own_ref(self) -> tuple[str, str] | None:
-        """Namespace and name of the Secret that Crossplane itself writes for a composite without a claim."""
+        """Namespace and name of the Secret that Crossplane itself writes for the composite.
+
+        It is the binding of a composite without a claim, and of every one with delivery Object: a Secret of ours would
+        stand in an Object, readable. Crossplane copies it to the Secret that the claim names, whose name is not told.
+        """
         ref = self.inputs.composite["spec"].get("writeConnectionSecretToRef")
-        return (ref["namespace"], ref["name"]) if ref and self.claim is None else None
+        is_binding = self.claim is None or self.inputs.settings.get("delivery") == delivery.KIND
+        return (ref["namespace"], ref["name"]) if ref and is_binding else None
 
     def binding_ref(self, job_namespace: str) -> tuple[str, str]:
         """Namespace and name of the connection Secret; one that is there keeps both, whatever its provider does."""

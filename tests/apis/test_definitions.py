@@ -133,6 +133,12 @@ def test_compositions_differ_only_in_what_their_names_say() -> None:
     assert found["memory-postgres"]["metadata"]["labels"] == {"provider": "postgres"}
     (provider,) = found["memoryprovider"]["spec"]["pipeline"]
     assert provider == {key: entry for key, entry in plain.items() if key != "credentials"}
+    for name in ("memory", "memoryprovider"):
+        direct, wrapped = found[name]["spec"], found[f"{name}-object"]["spec"]
+        (before,), (after,) = direct["pipeline"], wrapped["pipeline"]
+        assert after == before | {"input": before["input"] | {"delivery": "Object"}}
+        own_secret = {"writeConnectionSecretsToNamespace": "crossplane-system"} if name == "memory" else {}
+        assert wrapped == direct | {"pipeline": [after]} | own_secret
 
 
 @pytest.mark.e2e

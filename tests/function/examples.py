@@ -14,13 +14,26 @@ from __future__ import annotations
 
 import os
 import uuid
+from base64 import b64encode
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
 from tests.function import worlds
-from tests.function.harness import Answer, Object, World, complete, dump, pipeline_input, reported, run, step
+from tests.function.harness import (
+    Answer,
+    Object,
+    World,
+    complete,
+    dump,
+    inner,
+    pipeline_input,
+    reported,
+    run,
+    showing,
+    step,
+)
 from tests.schemas import ROOT
 
 UPDATE = bool(os.environ.get("MEMORY_UPDATE_GOLDENS"))
@@ -59,7 +72,19 @@ class Example:
         claim = self.read("claim.yaml")
         metadata = claim["metadata"]
         name = f"{metadata['name']}-x7k2p"
-        return worlds.xr("XMemory", name, claim["spec"], (metadata["namespace"], metadata["name"]), _uid(name))
+        spec = {key: value for key, value in claim["spec"].items() if key != "writeConnectionSecretToRef"}
+        namespace = composition(claim["spec"], "memory")["spec"].get("writeConnectionSecretsToNamespace")
+        if namespace:
+            spec["writeConnectionSecretToRef"] = {"name": _uid(name), "namespace": namespace}
+        return worlds.xr("XMemory", name, spec, (metadata["namespace"], metadata["name"]), _uid(name))
+
+    @property
+    def connection_secret(self) -> Object | None:
+        """The composite's own connection Secret, as Crossplane has published it; None where it has none."""
+        world = self.world(settled=True)
+        ref = world.xr["spec"].get("writeConnectionSecretToRef")
+        data = {key: b64encode(value).decode() for key, value in world.published.items()}
+        return {"apiVersion": "v1", "kind": "Secret", "metadata": ref, "data": data} if ref else None
 
     @property
     def provider_composite(self) -> Object:
@@ -80,12 +105,17 @@ class Example:
         """What a call for the Memory sees."""
         seen = self.observed() if settled else {}
         provider, *namespaces = self.required
-        return World(self.read("xr.yaml"), seen, providers=(provider,), namespaces=tuple(namespaces))
+        xr = self.read("xr.yaml")
+        world = World(
+            xr, seen, providers=(provider,), namespaces=tuple(namespaces), settings=_input(xr["spec"], "memory")
+        )
+        return world.but(published=dict(run(world).response.desired.composite.connection_details))
 
     @property
     def provider_world(self) -> World:
         """What a call for the provider sees at first."""
-        return World(self.provider_composite, settings=pipeline_input("memoryprovider"), credentials={})
+        xr = self.provider_composite
+        return World(xr, settings=_input(xr["spec"], "memoryprovider"), credentials={})
 
     def answers(self) -> dict[str, Answer]:
         """The function's answer to each golden's question."""
@@ -100,7 +130,9 @@ class Example:
         required = probed(self.provider_world)[0].xr
         self._write("xr.yaml", dump(self.composite))
         self._write("required.yaml", "---\n".join(map(dump, (required, *self.namespaces))))
-        settled = provisioned(World(xr=self.composite, providers=(required,), namespaces=self.namespaces))
+        settings = _input(self.composite["spec"], "memory")
+        start = World(xr=self.composite, providers=(required,), namespaces=self.namespaces, settings=settings)
+        settled = provisioned(start)
         self._write("observed.yaml", "---\n".join(dump(body) for _, body in sorted(settled.observed.items())))
         for name, answer in self.answers().items():
             self._write(f"expected/{name}.yaml", answer.to_yaml())
@@ -116,10 +148,10 @@ def probed(world: World) -> tuple[World, Answer]:
     world, answer = step(world)
     if not answer.resources:
         return world, answer
-    report = next(key for key, body in answer.resources.items() if body["kind"] == "ConfigMap")
-    probe = next(key for key, body in answer.resources.items() if body["kind"] == "Job")
+    report = next(key for key, body in world.observed.items() if inner(body)["kind"] == "ConfigMap")
+    probe = next(key for key, body in world.observed.items() if inner(body)["kind"] == "Job")
     found = reported(
-        world.observed[report],
+        inner(world.observed[report]),
         "probe",
         hash=probe.removeprefix("probe-"),
         code=0,
@@ -128,8 +160,9 @@ def probed(world: World) -> tuple[World, Answer]:
         server={"version": "18.4", "capabilities": ["create-on-database", "createrole", "pgvector", "pgvector/0.8.5"]},
         caBundle=_CA,
     )
-    seen = {**world.observed, report: found, probe: complete(world.observed[probe])}
-    return step(world.but(observed=seen))
+    ended = complete(inner(world.observed[probe]))
+    now = {report: showing(world.observed[report], found), probe: showing(world.observed[probe], ended)}
+    return step(world.but(observed={**world.observed, **now}))
 
 
 def provisioned(world: World) -> World:
@@ -138,8 +171,9 @@ def provisioned(world: World) -> World:
         world, answer = step(world)
         seen = dict(world.observed)
         for key in answer.jobs():
-            report = next(name for name, body in seen.items() if body["kind"] == "ConfigMap")
-            seen[report] = _installed(seen[report], key.split("-")[1], world.xr["spec"]["embeddings"]["enabled"])
+            report = next(name for name, body in seen.items() if inner(body)["kind"] == "ConfigMap")
+            found = _installed(inner(seen[report]), key.split("-")[1], world.xr["spec"]["embeddings"]["enabled"])
+            seen[report] = showing(seen[report], found)
         world = world.but(observed=seen)
     return world
 
@@ -147,6 +181,17 @@ def provisioned(world: World) -> World:
 def _installed(report: Object, content_hash: str, embeddings: bool) -> Object:
     modules = [{"name": "core", "version": "1"}, *([{"name": "embeddings", "version": "1"}] if embeddings else [])]
     return reported(report, "provision", hash=content_hash, code=0, reason="Succeeded", message="", modules=modules)
+
+
+def composition(spec: Object, default: str) -> Object:
+    """The Composition that a claim asks for."""
+    name = spec.get("compositionRef", {}).get("name", default)
+    body: Object = yaml.safe_load((ROOT / "compositions" / f"{name}.yaml").read_text())
+    return body
+
+
+def _input(spec: Object, default: str) -> Object:
+    return pipeline_input(composition(spec, default)["metadata"]["name"])
 
 
 def _uid(name: str) -> str:

@@ -128,7 +128,9 @@ class Answer:
     def to_yaml(self) -> str:
         """All of it, for a golden file: in a stable order, a person can read it."""
         desired = self.response.desired
+        details = {"connectionDetails": sorted(desired.composite.connection_details)}
         body = {
+            **(details if details["connectionDetails"] else {}),
             "ttl": self.ttl,
             "ready": fnv1.Ready.Name(desired.composite.ready),
             "conditions": [json_format.MessageToDict(each) for each in self.response.conditions],
@@ -200,8 +202,60 @@ def run(world: World) -> Answer:
     raise AssertionError(msg)
 
 
+def is_wrapped(body: Object) -> bool:
+    """Whether an object is an Object of provider-kubernetes."""
+    return bool(body["kind"] == "Object")
+
+
+def inner(body: Object) -> Object:
+    """What an Object holds, as its provider saw it last; anything else is what it is."""
+    if not is_wrapped(body):
+        return body
+    found: Object = body.get("status", {}).get("atProvider", {}).get("manifest") or asked(body)
+    return found
+
+
+def asked(body: Object) -> Object:
+    """What an Object is to make; anything else is what it is."""
+    manifest: Object = body["spec"]["forProvider"]["manifest"] if is_wrapped(body) else body
+    return manifest
+
+
+def showing(body: Object, found: Object | None) -> Object:
+    """An object that is now as `found`; an Object whose provider has looked (None: it has not)."""
+    if not is_wrapped(body):
+        return found or body
+    return {**body, "status": {"atProvider": {"manifest": found} if found else {}, "conditions": []}}
+
+
 def served(key: str, body: Object, composite: Object | None = None) -> Object:
     """An object of a composite as a server gives it back: with all that servers and controllers add."""
+    if is_wrapped(body):
+        return _made(key, body, composite)
+    return _served(key, body, composite)
+
+
+def _made(key: str, body: Object, composite: Object | None) -> Object:
+    """An Object whose provider has made what it holds."""
+    wrapper = _served(key, body, composite)
+    wrapper["metadata"]["annotations"] |= {"crossplane.io/external-name": wrapper["metadata"]["name"]}
+    wrapper["metadata"]["finalizers"] = ["finalizer.managedresource.crossplane.io"]
+    wrapper["spec"] = {
+        "deletionPolicy": "Delete",
+        "managementPolicies": ["*"],
+        "readiness": {"policy": "SuccessfulCreate"},
+        "watch": False,
+        **wrapper["spec"],
+    }
+    # It is nobody's in its cluster, and the provider notes there what it applied last.
+    found = _served(key, asked(body), composite)
+    del found["metadata"]["ownerReferences"], found["metadata"]["labels"]["crossplane.io/composite"]
+    applied = {"kubectl.kubernetes.io/last-applied-configuration": json.dumps(asked(body))}
+    found["metadata"]["annotations"] = applied
+    return showing(wrapper, found)
+
+
+def _served(key: str, body: Object, composite: Object | None) -> Object:
     body = copy.deepcopy(body)
     uid = _uid(key + body["metadata"]["name"])
     body["metadata"] |= {
@@ -329,8 +383,9 @@ def step(world: World, **jobs_end: Any) -> tuple[World, Answer]:
             observed[key] = served(key, body, world.xr)
             continue
         observed[key] = _applied(before, body)
-        if body["kind"] == "Job" and not before["status"].get("conditions"):
-            observed[key] = _ended(observed[key], **jobs_end)
+        job = inner(observed[key])
+        if job["kind"] == "Job" and not job["status"].get("conditions"):
+            observed[key] = showing(observed[key], _ended(job, **jobs_end))
     xr = {**world.xr, "status": {**answer.status, "conditions": _conditions(answer)}}
     published = dict(answer.response.desired.composite.connection_details) or world.published
     return world.but(xr=xr, observed=observed, published=published), answer
@@ -339,6 +394,9 @@ def step(world: World, **jobs_end: Any) -> tuple[World, Answer]:
 def _applied(before: Object, body: Object) -> Object:
     """Server-side apply of what we own: data and spec are ours, the rest stays."""
     after = copy.deepcopy(before)
+    if is_wrapped(body):
+        after["spec"] |= copy.deepcopy(body["spec"])
+        return showing(after, _applied(inner(after), asked(after)))
     if body["kind"] in {"Secret", "Role", "RoleBinding"}:
         after |= {key: value for key, value in body.items() if key != "metadata"}
     return after

@@ -10,7 +10,7 @@ import pytest
 
 from migrations.request import ProvisionRequest
 from tests.function.examples import FOLDERS, UPDATE, Example
-from tests.function.harness import Answer, secret_entries
+from tests.function.harness import Answer, asked, secret_entries
 from tests.schemas import ROOT, catalog
 
 if TYPE_CHECKING:
@@ -68,9 +68,11 @@ def test_rendered_objects_are_accepted_by_the_api_server(example: Example, name:
 def test_only_connection_secrets_hold_a_password(example: Example, name: str) -> None:
     """The policy: no plaintext password anywhere else, in any encoding that a Secret uses."""
     answers = example.answers()
-    passwords = {
-        secret_entries(body)["password"] for body in answers["settled"].resources.values() if _is_binding(body)
-    }
+    settled = answers["settled"]
+    passwords = {secret_entries(body)["password"] for body in settled.resources.values() if _is_binding(body)}
+    handed_over = settled.response.desired.composite.connection_details.get("password")
+    if handed_over:
+        passwords.add(handed_over.decode())
     assert passwords or example.folder.name == "refused"
     for text in _texts_outside_bindings(answers[name]):
         for password in passwords:
@@ -86,11 +88,11 @@ def _texts_outside_bindings(answer: Answer) -> Iterator[str]:
     for body in answer.resources.values():
         if not _is_binding(body):
             yield json.dumps(body)
-            yield from (b64decode(value).decode() for value in body.get("data", {}).values())
+            yield from (b64decode(value).decode() for value in asked(body).get("data", {}).values())
 
 
 def test_request_document_is_what_the_image_reads(example: Example) -> None:
     """The contract: the image refuses what it does not know, so it must know all that is rendered."""
     for body in example.answers()["first"].resources.values():
-        if body["kind"] == "Secret":
-            ProvisionRequest.model_validate_json(secret_entries(body)["request.json"])
+        if asked(body)["kind"] == "Secret":
+            ProvisionRequest.model_validate_json(secret_entries(asked(body))["request.json"])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from tests.function.harness import ROOT_KEY, Object, dump
-from tests.schemas import ROOT
+from tests.schemas import ROOT, published
 from tests.servers import require
 
 if TYPE_CHECKING:
@@ -54,9 +54,15 @@ class Crossplane:
     function: str
     home: Path
 
-    def render(self, composite: Object, required: Collection[Object] = (), observed: Collection[Object] = ()) -> str:
-        """Gives what `crossplane composition render` prints for a composite."""
-        plural, composition = PLURALS[composite["kind"]]
+    def render(
+        self, composite: Object, required: Collection[Object] = (), observed: Collection[Object] = ()
+    ) -> str:
+        """Gives what `crossplane composition render` prints for a composite.
+
+        Among `required` may be the composite's connection Secret: the control plane finds it like all of them.
+        """
+        plural, default = PLURALS[composite["kind"]]
+        composition = composite["spec"].get("compositionRef", {}).get("name", default)
         arguments: list[str | Path] = [
             self.write("xr.yaml", composite),
             ROOT / "compositions" / f"{composition}.yaml",
@@ -76,9 +82,10 @@ class Crossplane:
         return done.stdout
 
     def validate(self, *bodies: Object) -> Validation:
-        """Gives what `crossplane resource validate` says of objects, knowing our XRDs and Kubernetes' own kinds."""
+        """Gives what `crossplane resource validate` says of objects: our kinds, Kubernetes' own, and Objects."""
+        schemas = f"{ROOT / 'apis'},{published() / 'provider-kubernetes'}"
         done = self.run(
-            *("resource", "validate", ROOT / "apis", self.write("resources.yaml", *bodies)),
+            *("resource", "validate", schemas, self.write("resources.yaml", *bodies)),
             *("--crossplane-image=", f"--cache-dir={self.home / 'cache'}", "--error-on-missing-schemas"),
             "--output=json",
         )

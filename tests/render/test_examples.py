@@ -23,8 +23,11 @@ def render(crossplane: Crossplane, example: Example, name: str) -> str:
     if name == "provider":
         seen = probed(example.provider_world)[0].observed
         return crossplane.render(example.provider_composite, observed=seen.values())
-    seen = example.observed() if name == "settled" else {}
-    return crossplane.render(example.read("xr.yaml"), example.required, seen.values())
+    xr = example.read("xr.yaml")
+    if name == "first":
+        return crossplane.render(xr, example.required)
+    secret = example.connection_secret
+    return crossplane.render(xr, [*example.required, *([secret] if secret else [])], example.observed().values())
 
 
 @pytest.mark.parametrize("name", NAMES)
