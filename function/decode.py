@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from sys import intern
 from typing import TYPE_CHECKING, Any
 
-from function import delivery
+from function import delivery, names
 from function.cache import ContentCache
 from function.state import Inputs
 
@@ -33,7 +33,9 @@ def decode(req: fnv1.RunFunctionRequest) -> Inputs:
         credentials={name: dict(each.credential_data.data) for name, each in req.credentials.items()},
         settings=to_dict(req.input),
         connection_details=dict(req.observed.composite.connection_details),
-        objects=frozenset(key for key, each in req.observed.resources.items() if _is_object(each.resource)),
+        objects=frozenset(
+            key for key, each in req.observed.resources.items() if _is_object(each.resource) and names.is_ours(key)
+        ),
     )
 
 

@@ -60,7 +60,7 @@ def conflict(inputs: Inputs, wanted: str) -> str | None:
     if wanted == KIND:
         others = any(names.is_ours(key) and key not in inputs.objects for key in inputs.observed)
     else:
-        others = any(names.is_ours(key) for key in inputs.objects)
+        others = bool(inputs.objects)
     return conditions.delivery_changed(wanted) if others else None
 
 

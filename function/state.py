@@ -26,7 +26,7 @@ class Inputs:
         credentials: Pipeline credentials: name to key to bytes.
         settings: The pipeline step's `input`.
         connection_details: What Crossplane has published for the composite.
-        objects: Keys of the observed resources that are Objects of provider-kubernetes.
+        objects: Keys of those of ours that are observed as Objects of provider-kubernetes.
     """
 
     kind: str

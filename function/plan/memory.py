@@ -111,8 +111,8 @@ def _provider(subject: Subject, settings: MemoryInput, asked: list[Requirement])
     lookup.admit(found.provider, subject.namespace, subject.inputs.required)
     backend = backend_of(found.provider)
     try:
-        backend.check(settings.claimed_providers)
         backend.check_delivery(settings.delivery)
+        backend.check(settings.claimed_providers)
         lookup.hold(found, backend.place, wish)
         _ = backend.ca
     except InvalidSpec as error:

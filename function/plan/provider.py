@@ -38,8 +38,8 @@ def compose(inputs: Inputs) -> Plan:
     try:
         provider = lookup.provider_of(inputs.composite)
         backend = backend_of(provider)
-        backend.check(settings.claimed_providers)
         backend.check_delivery(settings.delivery)
+        backend.check(settings.claimed_providers)
     except InvalidSpec as error:
         return project_kept(inputs, _STATUS, (conditions.backend_not_ready("InvalidSpec", str(error)),))
     return Probe(inputs, settings, provider, backend).plan()

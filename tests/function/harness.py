@@ -221,11 +221,14 @@ def asked(body: Object) -> Object:
     return manifest
 
 
-def showing(body: Object, found: Object | None) -> Object:
-    """An object that is now as `found`; an Object whose provider has looked (None: it has not)."""
-    if not is_wrapped(body):
-        return found or body
-    return {**body, "status": {"atProvider": {"manifest": found} if found else {}, "conditions": []}}
+def unseen(body: Object) -> Object:
+    """An Object whose provider has not looked yet; anything else is there as soon as it is made."""
+    return {**body, "status": {}} if is_wrapped(body) else body
+
+
+def showing(body: Object, found: Object) -> Object:
+    """An object that is now as `found`, which for an Object is what its provider saw."""
+    return {**body, "status": {"atProvider": {"manifest": found}}} if is_wrapped(body) else found
 
 
 def served(key: str, body: Object, composite: Object | None = None) -> Object:

@@ -69,3 +69,11 @@ def world(*providers: Object, memory_xr: Object | None = None) -> World:
 def provider_world(body: Object) -> World:
     """A provider as the composite."""
     return World(xr=body, settings=pipeline_input("memoryprovider"), credentials={})
+
+
+def delivered(start: World) -> World:
+    """The same, delivered by Objects: by that Composition, which gives the composite a Secret of its own."""
+    if start.xr["kind"] != "XMemory":
+        return start.but(settings=pipeline_input("memoryprovider-object"))
+    ref = {"name": start.xr["metadata"]["uid"], "namespace": "crossplane-system"}
+    return start.but(settings=pipeline_input("memory-object")).with_spec(writeConnectionSecretToRef=ref)

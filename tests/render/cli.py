@@ -54,9 +54,7 @@ class Crossplane:
     function: str
     home: Path
 
-    def render(
-        self, composite: Object, required: Collection[Object] = (), observed: Collection[Object] = ()
-    ) -> str:
+    def render(self, composite: Object, required: Collection[Object] = (), observed: Collection[Object] = ()) -> str:
         """Gives what `crossplane composition render` prints for a composite.
 
         Among `required` may be the composite's connection Secret: the control plane finds it like all of them.
