@@ -33,9 +33,7 @@ def decode(req: fnv1.RunFunctionRequest) -> Inputs:
         credentials={name: dict(each.credential_data.data) for name, each in req.credentials.items()},
         settings=to_dict(req.input),
         connection_details=dict(req.observed.composite.connection_details),
-        objects=frozenset(
-            key for key, each in req.observed.resources.items() if _is_object(each.resource) and names.is_ours(key)
-        ),
+        objects=frozenset(key for key in _objects(req.observed.resources) if names.is_ours(key)),
     )
 
 
@@ -45,12 +43,15 @@ def kind_of(req: fnv1.RunFunctionRequest) -> str:
     return kind.string_value if kind else ""
 
 
-def _is_object(struct: struct_pb2.Struct) -> bool:
-    """Whether this is an Object of provider-kubernetes; asked without converting it."""
-    fields = struct.fields
-    if "kind" not in fields or fields["kind"].string_value != delivery.KIND or "apiVersion" not in fields:
-        return False
-    return fields["apiVersion"].string_value.startswith(f"{delivery.GROUP}/")
+def _objects(resources: Mapping[str, fnv1.Resource]) -> Iterator[str]:
+    """Give the keys of Objects of provider-kubernetes; asked of every resource in every call, so without converting."""
+    for key in resources:
+        fields = resources[key].resource.fields
+        kind = fields.get("kind")
+        if kind is not None and kind.string_value == delivery.KIND:
+            version = fields.get("apiVersion")
+            if version is not None and version.string_value.startswith(f"{delivery.GROUP}/"):
+                yield key
 
 
 def to_dict(struct: struct_pb2.Struct) -> dict[str, Any]:
