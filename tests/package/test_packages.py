@@ -51,7 +51,7 @@ def test_the_configuration_is_what_crossplane_takes_of_one() -> None:
     """XRDs and Compositions; whatever else is refused when it is installed."""
     files = packages.configuration(WHERE, IMAGE)
     kinds = sorted(body["kind"] for body in files.values())
-    assert kinds == [*["CompositeResourceDefinition"] * 2, *["Composition"] * 3, "Configuration"]
+    assert kinds == [*["CompositeResourceDefinition"] * 2, *["Composition"] * 5, "Configuration"]
     assert files.pop("crossplane.yaml")["spec"]["dependsOn"] == [
         {
             "apiVersion": "pkg.crossplane.io/v1",
