@@ -159,6 +159,15 @@ def unknown_root_key(key_id: str) -> Condition:
     return false(CREDENTIALS_READY, "UnknownRootKey", message)
 
 
+def epoch_lowered(wanted: int, applied: int) -> Condition:
+    """Say that passwords which were given up do not come back."""
+    message = (
+        f"spec.credentials.epoch: {wanted} is lower than {applied}, which is applied: nothing was changed; "
+        f"write {applied}, or more for new passwords"
+    )
+    return false(CREDENTIALS_READY, "EpochLowered", message)
+
+
 def waiting_for_backend() -> Condition:
     """Say why there is no Secret yet."""
     return false(
@@ -210,6 +219,13 @@ def provisioning(job: str, namespace: str, *, current: bool) -> Condition:
     """Say which Job is at work."""
     tail = "" if current else "; it works on an earlier spec, and the Job for this one starts when it has ended"
     return false(PROVISIONED, "Running", f'Job "{job}" in namespace "{namespace}" is running{tail}')
+
+
+def rotating(job: str, namespace: str, epoch: int, wanted: int) -> Condition:
+    """Say that one Job more is needed than the one that is complete."""
+    rest = f"epoch {wanted} comes next" if epoch != wanted else "the login of the epoch before is closed next"
+    message = f'Job "{job}" in namespace "{namespace}" is complete: the Secret holds epoch {epoch}, and {rest}'
+    return false(PROVISIONED, "Running", message)
 
 
 def job_failed(reason: str, said: str, job: str, namespace: str) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from function.model import GROUP
 
@@ -69,6 +69,11 @@ class Identity:
 def login(prefix: str, role: str, slot: str) -> str:
     """Name a login role: `role` is `rw` or `ro`, `slot` is `a` or `b`."""
     return f"{prefix}_{role}_{slot}"
+
+
+def slot_of_login(login: str) -> Literal["a", "b"] | None:
+    """Say which slot a login is, None of a name that is not one."""
+    return "a" if login.endswith("_a") else "b" if login.endswith("_b") else None
 
 
 def request_key(content_hash: str) -> str:

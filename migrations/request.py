@@ -137,7 +137,8 @@ class ProvisionRequest(ProbeRequest):
 
     identity: Text
     uid: Text
-    # Which root key the verifiers come from: nothing is done with it, but a changed key is a changed request.
+    # Which epoch and root key the verifiers come from: nothing is done with them; the function reads them again.
+    epoch: Annotated[int, Field(ge=0)]
     key_id: Text
     # Where the home is: the provider's database, or with isolation Database the Memory's own.
     database: Identifier

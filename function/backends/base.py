@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from function.model import ClaimedProviders, Memory
     from function.names import Identity
+
+Slot = Literal["a", "b"]
+State = Literal["active", "draining", "closed"]
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ class LoginSlot:
 
     name: str
     role: Literal["writer", "reader"]
-    slot: Literal["a", "b"]
-    state: Literal["active", "draining", "closed"]
+    slot: Slot
+    state: State
 
 
 class Backend(Protocol):
@@ -106,8 +109,11 @@ class Backend(Protocol):
         """Give the `provider` block of the request document."""
         ...
 
-    def logins(self, prefix: str, memory: Memory, slot: Literal["a", "b"]) -> tuple[LoginSlot, ...]:
-        """Give every login that a Memory may have, with the state that each should be in."""
+    def logins(self, prefix: str, memory: Memory, state: Callable[[str, Slot], State]) -> tuple[LoginSlot, ...]:
+        """Give every login that a Memory may have, with the state that each should be in.
+
+        `state` says it of a login, by name and slot, whose role the Memory wants.
+        """
         ...
 
     def binding(self, memory: Memory, username: str, password: str) -> Mapping[str, str]:

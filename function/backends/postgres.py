@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
@@ -12,8 +13,9 @@ from function.backends.base import LoginSlot, Place
 from function.errors import InvalidSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from function.backends.base import Slot, State
     from function.model import ClaimedProviders, Memory, NamespacedRef, Postgres
     from function.state import Provider
 
@@ -208,20 +210,15 @@ class PostgresBackend:
             "roleManagement": self.manages_by,
         }
 
-    def logins(self, prefix: str, memory: Memory, slot: Literal["a", "b"]) -> tuple[LoginSlot, ...]:
+    def logins(self, prefix: str, memory: Memory, state: Callable[[str, Slot], State]) -> tuple[LoginSlot, ...]:
         """Two slots for the writer and two for the reader; a login that should not be is closed, not forgotten."""
         wanted: dict[Literal["writer", "reader"], bool] = {"writer": True, "reader": memory.access.read_only_secret}
-        slots: tuple[Literal["a", "b"], ...] = ("a", "b")
-        return tuple(
-            LoginSlot(
-                name=names.login(prefix, "rw" if role == "writer" else "ro", each),
-                role=role,
-                slot=each,
-                state="active" if is_wanted and each == slot else "closed",
-            )
-            for role, is_wanted in wanted.items()
-            for each in slots
-        )
+        slots: tuple[Slot, ...] = ("a", "b")
+        made = []
+        for role, slot in product(wanted, slots):
+            name = names.login(prefix, "rw" if role == "writer" else "ro", slot)
+            made.append(LoginSlot(name, role, slot, state(name, slot) if wanted[role] else "closed"))
+        return tuple(made)
 
     def binding(self, memory: Memory, username: str, password: str) -> Mapping[str, str]:
         """Give the connection Secret's entries; `endpoint, database, schema, username, password` are the promise."""

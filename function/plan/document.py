@@ -14,7 +14,7 @@ from function.resources.secret import REQUEST_FILE
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from function.backends.base import Backend
+    from function.backends.base import Backend, State
     from function.model import Memory
 
 VERSION = 1
@@ -65,6 +65,15 @@ def read(observed: Mapping[str, Any] | None) -> dict[str, Any]:
     except (KeyError, TypeError, ValueError, RecursionError):
         return {}
     return decoded if isinstance(decoded, dict) else {}
+
+
+def states(document: Mapping[str, Any]) -> dict[str, State]:
+    """Give the state of each login, by name, that a document asked for; one that somebody has broken says nothing."""
+    logins = document.get("logins")
+    if not isinstance(logins, list):
+        return {}
+    said = {str(each.get("name")): each.get("state") for each in logins if isinstance(each, dict)}
+    return {name: state for name, state in said.items() if state in {"active", "draining", "closed"}}
 
 
 def probe(backend: Backend, report: str) -> dict[str, Any]:

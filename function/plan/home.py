@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from function import conditions, names
-from function.credentials import Login, RootKey
+from function.credentials import Login
 from function.plan import attempts, document, jobs
 from function.plan.answers import Answer
 from function.plan.kept import kept, ready_when_observed
@@ -18,17 +18,14 @@ from function.state import Manifest, Resource
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from function.backends.base import Backend
+    from function.backends.base import Backend, LoginSlot
     from function.conditions import Condition
     from function.model import MemoryInput
     from function.plan.attempts import Decision, Start
     from function.plan.document import Document
     from function.plan.lookup import Found
+    from function.plan.rotation import Rotation
     from function.plan.subject import Subject
-
-# Epochs (and with them the second slot) come with rotation.
-EPOCH = 0
-SLOT: Literal["a", "b"] = "a"
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class Home:
     settings: MemoryInput
     found: Found
     backend: Backend
-    key: RootKey
+    rotation: Rotation
 
     @cached_property
     def owner(self) -> Owner:
@@ -59,15 +56,27 @@ class Home:
             **document.wishes(subject.spec),
             "identity": subject.identity.text,
             "uid": subject.uid,
-            "keyId": self.key.key_id,
+            "epoch": self.rotation.epoch,
+            "keyId": self.rotation.key.key_id,
             "provider": self.backend.request(),
             "database": self.backend.database_of(subject.identity),
-            "logins": [self._login(slot) for slot in self.backend.logins(self.prefix, subject.spec, SLOT)],
+            "logins": [self._login(each) for each in self.logins],
             "adoption": self._adoption(),
             "report": {"namespace": self.backend.namespace, "name": names.report(subject.identity.id12)},
         }
         retries = {"claim": subject.retry, "provider": self.found.provider.retry}
         return document.finish(body, self.settings.migrations.version, retries)
+
+    @cached_property
+    def logins(self) -> tuple[LoginSlot, ...]:
+        """Every login that the Memory may have, and what becomes of it."""
+        return self.backend.logins(self.prefix, self.subject.spec, self.rotation.state)
+
+    @property
+    def is_rotated(self) -> bool:
+        """Whether no further Job has to follow the one for this step."""
+        draining = any(each.state == "draining" for each in self.logins)
+        return self.rotation.epoch == self.rotation.wanted and not (self.rotation.revokes and draining)
 
     def _adoption(self) -> dict[str, Any]:
         """What the platform team allows; `from` is the identity that hands its home over to this one."""
@@ -75,14 +84,15 @@ class Home:
         giver = next((each.from_ for each in spec.adoptions or () if (each.schema_, each.to) == (home, identity)), None)
         return {"adopt": self.subject.spec.adopt, "policy": spec.adoption, "from": giver}
 
-    def _login(self, slot: Any) -> dict[str, str]:
-        shown = {"name": slot.name, "role": slot.role, "slot": slot.slot, "state": slot.state}
-        if slot.state == "active":
-            shown["verifier"] = self._credential(slot.name).verifier(self.key)
+    def _login(self, login: LoginSlot) -> dict[str, str]:
+        shown = {"name": login.name, "role": login.role, "slot": login.slot, "state": login.state}
+        if login.state == "active":
+            shown["verifier"] = self.credential(login.name).verifier(self.rotation.key)
         return shown
 
-    def _credential(self, login: str) -> Login:
-        return Login(self.subject.identity.text, self.subject.uid, login, EPOCH)
+    def credential(self, login: str) -> Login:
+        """What the password of an active login is derived from."""
+        return Login(self.subject.identity.text, self.subject.uid, login, self.rotation.epoch)
 
     @cached_property
     def situation(self) -> attempts.Situation:
@@ -172,8 +182,8 @@ class Home:
         return made
 
     def _entries(self, role: Literal["rw", "ro"]) -> Mapping[str, str]:
-        login = names.login(self.prefix, role, SLOT)
-        return self.backend.binding(self.subject.spec, login, self._credential(login).password(self.key))
+        login = names.login(self.prefix, role, self.rotation.slot)
+        return self.backend.binding(self.subject.spec, login, self.credential(login).password(self.rotation.key))
 
     def connection_details(self, decision: Decision) -> Mapping[str, bytes]:
         """What Crossplane is to write, for a composite without a claim that names a Secret.
@@ -189,6 +199,9 @@ class Home:
     def conditions(self, decision: Decision) -> tuple[Condition, ...]:
         """Credentials and provisioning, as they stand."""
         credentials, here = self._credentials(decision), self.backend.namespace
+        if decision.phase == "Complete" and not self.is_rotated:
+            rotation = self.rotation
+            return credentials, conditions.rotating(self._job_name(decision), here, rotation.epoch, rotation.wanted)
         if decision.phase == "Complete":
             return credentials, conditions.provisioned(self._job_name(decision), here)
         if decision.phase == "Running" or decision.subject is None:
@@ -225,6 +238,9 @@ class Home:
         note = attempts.noted(decision, self.situation, self._job_name(decision))
         noted |= {"provider": self.found.pin(self.backend.place), "provision": dict(note)}
         noted["delivery"] = self.settings.delivery
+        before = self.rotation.before.applied
+        if before:
+            noted["credentials"] = before.shown
         if decision.phase == "Complete":
             noted |= self._applied()
             if not self.subject.spec.access.read_only_secret:
@@ -238,7 +254,7 @@ class Home:
             "endpoint": place.endpoint,
             "database": place.database,
             "schema": spec.dataset.schema_,
-            "credentials": {"epoch": EPOCH, "slot": SLOT, "keyId": self.key.key_id},
+            "credentials": self.rotation.done.shown,
         }
         if self._answer.modules:
             applied["modules"] = [each.model_dump() for each in self._answer.modules]

@@ -10,9 +10,10 @@ from function.conditions import Blocked
 from function.credentials import KeyRing
 from function.errors import InvalidSpec
 from function.model import Memory, MemoryInput, spec_of
-from function.plan import attempts, lookup
+from function.plan import attempts, lookup, rotation
 from function.plan.home import Home, provider_condition
 from function.plan.kept import CONVERGING_SECONDS, STABLE_SECONDS, events, project_kept
+from function.plan.rotation import Rotation
 from function.plan.subject import STATUS, Subject
 from function.state import Plan
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from function.conditions import Condition
-    from function.credentials import RootKey
     from function.plan.lookup import Found
     from function.state import Inputs, Requirement
 
@@ -67,7 +67,7 @@ def _compose(subject: Subject, settings: MemoryInput, asked: list[Requirement], 
     _check_delivery(subject, settings)
     provider = _provider(subject, settings, asked)
     said.append(provider_condition(provider))
-    home = Home(subject, settings, provider, backend_of(provider.provider), _root_key(subject, settings))
+    home = Home(subject, settings, provider, backend_of(provider.provider), _rotation(subject, settings))
     refusal = home.backend.refusal(subject.spec)
     if refusal:
         raise Blocked(conditions.not_provisioned("ModuleUnsupported", refusal))
@@ -77,7 +77,7 @@ def _compose(subject: Subject, settings: MemoryInput, asked: list[Requirement], 
     decision = attempts.decide(subject.attempts, home.situation)
     resources = home.resources(decision)
     stands = (*said, *home.conditions(decision))
-    ready = decision.phase == "Complete" and home.is_handed_out
+    ready = decision.phase == "Complete" and home.is_rotated and home.is_handed_out
     return Plan(
         resources=resources,
         conditions=stands,
@@ -122,16 +122,18 @@ def _provider(subject: Subject, settings: MemoryInput, asked: list[Requirement])
     return found
 
 
-def _root_key(subject: Subject, settings: MemoryInput) -> RootKey:
-    """The key that the applied passwords come from while somebody knows it, else the current one."""
+def _rotation(subject: Subject, settings: MemoryInput) -> Rotation:
+    """The epoch that is due, and the root key that its passwords come from."""
+    ring, before, asked = _ring(subject, settings), subject.before, subject.spec.credentials
+    epoch = rotation.due(before, asked.epoch)
+    return Rotation(epoch, asked.epoch, rotation.key_for(ring, before, epoch), asked.revoke_old, before)
+
+
+def _ring(subject: Subject, settings: MemoryInput) -> KeyRing:
     data = subject.inputs.credentials.get(settings.root_key)
     if data is None:
         raise Blocked(conditions.root_key_missing(conditions.no_root_key(settings.root_key)))
     try:
-        ring = KeyRing.read(settings.root_key, data)
+        return KeyRing.read(settings.root_key, data)
     except InvalidSpec as error:
         raise Blocked(conditions.root_key_missing(str(error))) from None
-    key = ring.known_as(subject.key_id) if subject.key_id else ring.current
-    if key is None:
-        raise Blocked(conditions.unknown_root_key(subject.key_id))
-    return key

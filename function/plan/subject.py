@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from function import delivery, names
 from function.plan import attempts, document, lookup
+from function.plan.rotation import Applied, Before, latest
+from function.resources import secret
 
 if TYPE_CHECKING:
     from function.model import Memory
@@ -94,11 +96,19 @@ class Subject:
         """Whether a backend holds its data; any evidence counts, so that losing one piece moves nothing."""
         return bool(self.status.get("credentials") or self.has_binding or attempts.last_complete(self.attempts))
 
-    @property
-    def key_id(self) -> str:
-        """Which root key the applied passwords come from, "" before there are any; a lost status is no new start."""
-        noted = self.status.get("credentials", {}).get("keyId") or self.applied.get("keyId") or ""
-        return str(noted)
+    @cached_property
+    def before(self) -> Before:
+        """What is known of the Memory's logins; a lost status is no new start."""
+        written, reading = self._held(names.BINDING), self._held(names.BINDING_READER)
+        written = written or self.inputs.connection_details.get("username", b"").decode(errors="replace")
+        held = {written, reading if self.spec.access.read_only_secret else ""} - {""}
+        noted = Applied.read(self.status.get("credentials", {}))
+        applied = latest(noted, Applied.read(self.applied), names.slot_of_login(written))
+        return Before(applied, document.states(self.applied), frozenset(held), self.has_home)
+
+    def _held(self, key: str) -> str:
+        """Name of the login that a connection Secret holds, "" when it is not observed."""
+        return secret.entry(self.inputs.observed.get(key), "username")
 
     def wish(self, only_type: str | None = None) -> lookup.Wish:
         """Who wants which provider; where the status is lost, the applied document still says which server it was."""
@@ -133,7 +143,13 @@ class Subject:
         reading = [each for each in logins if isinstance(each, dict) and each.get("role") == "reader"]
         has_reader = any(each.get("state") == "active" for each in reading)
         same = all(self.applied.get(key) == value for key, value in document.wishes(self.spec).items())
-        return same and has_reader == self.spec.access.read_only_secret
+        return same and has_reader == self.spec.access.read_only_secret and self._is_rotated()
+
+    def _is_rotated(self) -> bool:
+        """Whether the passwords in force are those of the wanted epoch, and no others when the spec says so."""
+        applied, asked = self.before.applied, self.spec.credentials
+        closed = not asked.revoke_old or "draining" not in self.before.states.values()
+        return applied is not None and applied.epoch == asked.epoch and closed
 
 
 def _server(provider: Any) -> dict[str, Any]:

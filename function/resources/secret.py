@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,6 +33,14 @@ def request(owner: Owner, name: str, document: str, ca: str | None) -> dict[str,
 def binding(owner: Owner, name: str, namespace: str, entries: Mapping[str, str]) -> dict[str, Any]:
     """Give a connection Secret whose keys follow servicebinding.io."""
     return _secret(owner.metadata(name, "binding", namespace), BINDING_TYPE, entries)
+
+
+def entry(observed: Mapping[str, Any] | None, key: str) -> str:
+    """Read one entry of an observed Secret, "" when it is not there or nothing that we wrote."""
+    try:
+        return b64decode((observed or {})["data"][key]).decode()
+    except (KeyError, TypeError, ValueError):
+        return ""
 
 
 def _secret(metadata: dict[str, Any], kind: str, entries: Mapping[str, str]) -> dict[str, Any]:

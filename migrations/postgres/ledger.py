@@ -4,6 +4,8 @@ It stands in schema `memory_ledger` of the database that it describes, so that i
 and only the admin may read it.
 """
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -57,6 +59,7 @@ class Entry:
     xr_uid: str
     dataset: str
     search_config: str
+    logins: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,15 @@ class Found:
 
 @dataclass(frozen=True)
 class Claimed:
-    """How a home became ours. Its earlier claim's sessions are ended when it was adopted."""
+    """How a home became ours.
+
+    Attributes:
+        adopted: Whether it was an earlier claim's, whose sessions are ended.
+        logins: Login to a digest of the verifier that it was given last; empty when nobody noted any.
+    """
 
     adopted: bool
+    logins: Mapping[str, str]
 
 
 def claim(connection: Connection, request: ProvisionRequest, names: Names) -> Claimed:
@@ -93,7 +102,7 @@ def claim(connection: Connection, request: ProvisionRequest, names: Names) -> Cl
     adopted = judge(found, request, names)
     if not found.schema_exists:
         _enter(connection, request)
-    return Claimed(adopted)
+    return Claimed(adopted, found.by_home.logins if found.by_home else {})
 
 
 def judge(found: Found, request: ProvisionRequest, names: Names) -> bool:
@@ -201,7 +210,7 @@ def _extend(connection: Connection) -> None:
 def _find(connection: Connection, request: ProvisionRequest) -> Found:
     entries = connection.execute(
         """
-        SELECT home, identity, xr_uid, dataset, search_config FROM memory_ledger.homes
+        SELECT home, identity, xr_uid, dataset, search_config, logins FROM memory_ledger.homes
         WHERE home = %s OR identity = %s
         """,
         [request.dataset.home, request.identity],
@@ -241,15 +250,16 @@ def _enter(connection: Connection, request: ProvisionRequest) -> None:
     _write(connection, request, statement)
 
 
-def seal(connection: Connection, request: ProvisionRequest) -> None:
-    """Notes, when all is done, whose the home is now and what the claim says of it."""
+def seal(connection: Connection, request: ProvisionRequest, logins: Mapping[str, str]) -> None:
+    """Notes, when all is done, whose the home is now, what the claim says of it, and the digests of its logins."""
     statement = sql.SQL(
-        "UPDATE memory_ledger.homes SET ({columns}, last_seen) = ROW({values}, now()) WHERE home = {home}"
+        "UPDATE memory_ledger.homes SET ({columns}, logins, last_seen) = ROW({values}, {logins}, now())"
+        " WHERE home = {home}"
     )
-    _write(connection, request, statement)
+    _write(connection, request, statement, logins=sql.Literal(json.dumps(logins)))
 
 
-def _write(connection: Connection, request: ProvisionRequest, statement: sql.SQL) -> None:
+def _write(connection: Connection, request: ProvisionRequest, statement: sql.SQL, **more: sql.Composable) -> None:
     values = {
         "home": request.dataset.home,
         "identity": request.identity,
@@ -268,4 +278,5 @@ def _write(connection: Connection, request: ProvisionRequest, statement: sql.SQL
     }
     columns = sql.SQL(", ").join(map(sql.Identifier, values))
     literals = sql.SQL(", ").join(map(sql.Literal, values.values()))
-    connection.execute(statement.format(columns=columns, values=literals, home=sql.Literal(request.dataset.home)))
+    home = sql.Literal(request.dataset.home)
+    connection.execute(statement.format(columns=columns, values=literals, home=home, **more))

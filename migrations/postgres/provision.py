@@ -141,10 +141,11 @@ class _Run:
                 self._step("registry", lambda: embeddings.register(connection, request))
                 self._step("grants", lambda: grants.repair(connection, self.schema, names))
             self._step("access", lambda: access.repair(connection, request, names))
-            self._step("logins", lambda: logins.apply(connection, request, facts))
-            self._step("sessions", lambda: logins.end_sessions(connection, request, everybody=claimed.adopted))
+            adopted, noted = claimed.adopted, claimed.logins
+            self._step("logins", lambda: logins.apply(connection, request, facts, adopted=adopted))
+            self._step("sessions", lambda: logins.end_sessions(connection, request, noted, adopted=adopted))
             differences = self._step("verify", lambda: verify.differences(connection, self.schema, names))
-            self._step("seal", lambda: ledger.seal(connection, request))
+            self._step("seal", lambda: ledger.seal(connection, request, logins.digests(request, noted)))
         return Done(
             server=facts.described(),
             modules=versions,

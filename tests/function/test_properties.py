@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from function import names
 from function.resources.projection import project
 from tests.function.harness import (
+    ROOT_KEY,
     Answer,
     Object,
     World,
@@ -75,15 +76,23 @@ class Event:
     value: Any = None
 
 
+RINGS: list[dict[str, bytes]] = [
+    {"current": ROOT_KEY},
+    {"current": bytes(32), "previous": ROOT_KEY},
+    {"current": bytes(32)},
+]
 INPUTS: list[dict[str, Any]] = [
     *({"providers": each} for each in ((PG,), ())),
     *({"namespaces": each} for each in ((HERE,), (namespace(),), ())),
-    *({"credentials": each} for each in (world().credentials, {})),
+    *({"credentials": {"root-key": each}} for each in RINGS),
+    {"credentials": {}},
 ]
 EVENTS = st.lists(
     st.one_of(
         st.builds(Event, st.just("spec"), st.sampled_from(["simple", "english", "german"])),
         st.builds(Event, st.just("reader"), st.booleans()),
+        st.builds(Event, st.just("epoch"), st.integers(0, 3)),
+        st.builds(Event, st.just("revoke"), st.booleans()),
         st.builds(Event, st.just("end"), st.sampled_from([0, 1, 10, 11, 30, None])),
         st.builds(Event, st.just("inputs"), st.sampled_from(INPUTS)),
         st.builds(Event, st.just("reconcile")),
@@ -97,6 +106,10 @@ def _happen(now: World, event: Event, tick: int) -> World:
         return now.with_spec(searchConfig=event.value)
     if event.kind == "reader":
         return now.with_spec(access={"readOnlySecret": event.value})
+    if event.kind in {"epoch", "revoke"}:
+        asked = now.xr["spec"]["credentials"]
+        revoke = asked["revokeOld"] if event.kind == "epoch" else event.value
+        return now.with_spec(credentials={"epoch": asked["epoch"] + int(event.value), "revokeOld": revoke})
     if event.kind == "inputs":
         return now.but(**event.value)
     if event.kind == "end":

@@ -92,6 +92,7 @@ class Memory:
             "hash": "0123456789",
             "identity": self.identity,
             "uid": self.uid,
+            "epoch": 0,
             "keyId": "630dcd29",
             "provider": {
                 "type": "postgres",
