@@ -25,6 +25,7 @@ STEPS = [
     "partitions",
     "registry",
     "grants",
+    "access",
     "logins",
     "sessions",
     "verify",
