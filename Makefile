@@ -51,7 +51,7 @@ images: $(VENV)/.dev  ## build/images/*.tar, with docker, podman, buildah or IMA
 packages: images  ## build/packages/*.xpkg for REGISTRY, with the crossplane CLI (CROSSPLANE_CLI)
 	@$(BIN)/python -m scripts.packages
 
-publish: images  ## pushes the migrations image and both packages to REGISTRY
+publish: images  ## pushes the migrations image and the packages to REGISTRY
 	@$(BIN)/python -m scripts.publish
 
 sign:  ## signs REFERENCE (by digest) and attests what is in it, with cosign and syft

@@ -1,13 +1,16 @@
-"""`make packages`: build/packages/{function,configuration}-memory-v<version>.xpkg, with the crossplane CLI.
+"""`make packages`: build/packages/{function,configuration}-memory*-v<version>.xpkg, with the crossplane CLI.
 
-The function's package embeds its runtime image. The Compositions in the Configuration get what is not known before:
-the name that Crossplane gives the function there, and the reference of the migrations image.
+The function's package embeds its runtime image. The Compositions in a Configuration get what is not known before: the
+name that Crossplane gives the function there, and the reference of the migrations image. There are two Configurations
+of the same sources, which differ in what a claim gets that names no Composition: on Crossplane v1.20, which composes
+nothing that has a namespace, delivery by Objects.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -21,8 +24,28 @@ if TYPE_CHECKING:
 
 PACKAGES = BUILD / "packages"
 FUNCTION, CONFIGURATION, MIGRATIONS = "function-memory", "configuration-memory", images.TARGETS["migrations"]
-# What a marketplace shows.
-_EXAMPLES = (ROOT / "examples/quickstart/provider.yaml", ROOT / "examples/quickstart/claim.yaml")
+CONFIGURATION_V1 = f"{CONFIGURATION}-v1"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What tells one Configuration from the other.
+
+    Attributes:
+        metadata: Folder of its metadata.
+        example: The example that a marketplace shows.
+        suffix: What the names of its default Compositions end with.
+    """
+
+    metadata: Path
+    example: Path
+    suffix: str = ""
+
+
+CONFIGURATIONS = {
+    CONFIGURATION: Kind(ROOT / "package/configuration", ROOT / "examples/quickstart"),
+    CONFIGURATION_V1: Kind(ROOT / "package/configuration-v1", ROOT / "examples/object-delivery", "-object"),
+}
 
 
 def cli() -> str:
@@ -40,7 +63,7 @@ def cli() -> str:
 
 
 def build(where: str, migrations: str, runtimes: Sequence[Path], folder: Path = PACKAGES) -> dict[str, list[Path]]:
-    """Build both packages, and give the files of each: the function has one for each platform.
+    """Build the packages, and give the files of each: the function has one for each platform.
 
     Args:
         where: The registry (and path) that they will be installed from.
@@ -54,26 +77,34 @@ def build(where: str, migrations: str, runtimes: Sequence[Path], folder: Path = 
         out = folder / f"{FUNCTION}-{TAG}{runtime.stem.removeprefix('function')}.xpkg"
         _pack(ROOT / "package/function", folder / FUNCTION, out, f"--embed-runtime-image-tarball={runtime}")
         functions.append(out)
-    out = folder / f"{CONFIGURATION}-{TAG}.xpkg"
-    root = folder / CONFIGURATION
-    _write(root / "package", configuration(where, migrations))
-    _write(root / "examples", {path.name: _load(path) for path in _EXAMPLES})
-    _pack(root / "package", root / "examples", out)
-    return {FUNCTION: functions, CONFIGURATION: [out]}
+    built = {FUNCTION: functions}
+    for name, kind in CONFIGURATIONS.items():
+        out, root = folder / f"{name}-{TAG}.xpkg", folder / name
+        _write(root / "package", configuration(where, migrations, name))
+        _write(root / "examples", {part: _load(kind.example / part) for part in ("provider.yaml", "claim.yaml")})
+        _pack(root / "package", root / "examples", out)
+        built[name] = [out]
+    return built
 
 
-def configuration(where: str, migrations: str) -> dict[str, dict[str, Any]]:
-    """Give the files of the Configuration: its metadata, the XRDs and the Compositions, and nothing else."""
-    metadata = _load(ROOT / "package/configuration/crossplane.yaml")
-    (dependency,) = metadata["spec"]["dependsOn"]
-    dependency |= {"package": f"{where}/{FUNCTION}", "version": f">={TAG}"}
+def configuration(where: str, migrations: str, name: str = CONFIGURATION) -> dict[str, dict[str, Any]]:
+    """Give the files of a Configuration: its metadata, the XRDs and the Compositions, and nothing else."""
+    kind, function = CONFIGURATIONS[name], f"{where}/{FUNCTION}"
+    metadata = _load(kind.metadata / "crossplane.yaml")
+    for dependency in metadata["spec"]["dependsOn"]:
+        if dependency["kind"] == "Function":
+            dependency |= {"package": function, "version": f">={TAG}"}
+        else:
+            dependency["package"] = os.environ.get("PROVIDER_KUBERNETES") or dependency["package"]
     files = {"crossplane.yaml": metadata}
     for path in sorted((ROOT / "apis").glob("*/definition.yaml")):
-        files[f"apis/{path.parent.name}.yaml"] = _load(path)
+        definition = _load(path)
+        definition["spec"]["defaultCompositionRef"]["name"] += kind.suffix
+        files[f"apis/{path.parent.name}.yaml"] = definition
     for path in sorted((ROOT / "compositions").glob("*.yaml")):
         composition = _load(path)
         for step in composition["spec"]["pipeline"]:
-            step["functionRef"]["name"] = dependency_name(dependency["package"])
+            step["functionRef"]["name"] = dependency_name(function)
             step["input"]["migrations"]["image"] = migrations
         files[f"compositions/{path.name}"] = composition
     return files
@@ -99,7 +130,7 @@ def _pack(root: Path, shown: Path, out: Path, *options: str) -> None:
 
 
 def main() -> None:
-    """Build both packages for REGISTRY, with MIGRATIONS_IMAGE."""
+    """Build the packages for REGISTRY, with MIGRATIONS_IMAGE."""
     where = registry()
     migrations = os.environ.get("MIGRATIONS_IMAGE") or f"{where}/{MIGRATIONS}:{TAG}"
     build(where, migrations, images.built("function"))

@@ -182,8 +182,12 @@ def test_a_release_is_for_the_architectures_that_are_built() -> None:
     platforms = ",".join(f"linux/{architecture}" for architecture in built)
     assert found["publish"]["env"]["PLATFORMS"] == platforms
     signed = {each["name"]: each["platforms"] for each in found["sign"]["strategy"]["matrix"]["include"]}
-    # The Configuration is YAML for any machine.
-    assert signed == {packages.MIGRATIONS: platforms, packages.FUNCTION: platforms, packages.CONFIGURATION: ""}
+    # Configurations are YAML for any machine.
+    assert signed == {
+        packages.MIGRATIONS: platforms,
+        packages.FUNCTION: platforms,
+        **dict.fromkeys(packages.CONFIGURATIONS, ""),
+    }
 
 
 def test_what_is_published_is_signed_and_attested_by_digest() -> None:

@@ -14,8 +14,8 @@ from cel import stdlib
 
 from function.resources import projection
 from tests.function.examples import FOLDERS, Example, probed, provisioned
-from tests.function.harness import is_wrapped
-from tests.function.worlds import memory, provider, provider_world, world
+from tests.function.harness import asked, is_wrapped, run
+from tests.function.worlds import delivered, memory, provider, provider_world, world
 from tests.schemas import ROOT, catalog, definition, objects
 
 if TYPE_CHECKING:
@@ -110,6 +110,31 @@ def test_the_guide_shows_the_same_rights() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (get, [a-z, ]+) \| .+ \|$", GUIDE, re.MULTILINE)
     rights = granted(one("ClusterRole", "crossplane-memory"))
     assert dict(rows) == {plural: ", ".join(verbs) for (_, plural), verbs in rights.items()}
+
+
+PROVIDER = {
+    body["kind"]: body
+    for name in ("runtime.yaml", "role.yaml")
+    for body in objects(ROOT / "package" / "provider-kubernetes" / name)
+}
+
+
+def test_the_provider_of_objects_may_do_what_they_wrap_and_nothing_else() -> None:
+    """What Crossplane itself composes with delivery Direct, and no look at Namespaces, which is Crossplane's."""
+    direct = granted(one("ClusterRole", "crossplane-memory"))
+    del direct["", "namespaces"]
+    assert granted(PROVIDER["ClusterRole"]) == direct
+    wrapped = run(delivered(world())), run(delivered(provider_world(provider(ready=False))))
+    for body in (each for answer in wrapped for each in answer.resources.values()):
+        assert resource(asked(body)) in direct
+
+
+def test_the_rights_are_the_providers() -> None:
+    (subject,) = PROVIDER["ClusterRoleBinding"]["subjects"]
+    account = PROVIDER["DeploymentRuntimeConfig"]["spec"]["serviceAccountTemplate"]["metadata"]["name"]
+    assert subject == {"kind": "ServiceAccount", "name": account, "namespace": "crossplane-system"}
+    assert PROVIDER["ClusterRoleBinding"]["roleRef"]["name"] == PROVIDER["ClusterRole"]["metadata"]["name"]
+    assert catalog("crossplane").problems(PROVIDER["DeploymentRuntimeConfig"]) == []
 
 
 # What people may do.

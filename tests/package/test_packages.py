@@ -47,23 +47,58 @@ def test_a_dependency_is_called_as_crossplane_calls_it(repository: str, name: st
     assert dependency_name(repository) == name
 
 
-def test_the_configuration_is_what_crossplane_takes_of_one() -> None:
+BOTH = pytest.mark.parametrize("package", packages.CONFIGURATIONS)
+OURS = {
+    "apiVersion": "pkg.crossplane.io/v1",
+    "kind": "Function",
+    "package": f"{WHERE}/function-memory",
+    "version": f">={TAG}",
+}
+
+
+@BOTH
+def test_the_configuration_is_what_crossplane_takes_of_one(package: str) -> None:
     """XRDs and Compositions; whatever else is refused when it is installed."""
-    files = packages.configuration(WHERE, IMAGE)
+    files = packages.configuration(WHERE, IMAGE, package)
     kinds = sorted(body["kind"] for body in files.values())
     assert kinds == [*["CompositeResourceDefinition"] * 2, *["Composition"] * 5, "Configuration"]
-    assert files.pop("crossplane.yaml")["spec"]["dependsOn"] == [
-        {
-            "apiVersion": "pkg.crossplane.io/v1",
-            "kind": "Function",
-            "package": f"{WHERE}/function-memory",
-            "version": f">={TAG}",
-        }
-    ]
+    assert files["crossplane.yaml"]["metadata"]["name"] == package
+    assert files["crossplane.yaml"]["spec"]["dependsOn"][0] == OURS
 
 
-def test_compositions_get_what_is_known_then() -> None:
-    for name, body in packages.configuration(WHERE, IMAGE).items():
+def test_the_configurations_differ_in_their_metadata_and_their_defaults() -> None:
+    """A control plane that goes from one to the other has every Composition that its composites name."""
+    two, one = (packages.configuration(WHERE, IMAGE, name) for name in packages.CONFIGURATIONS)
+    assert set(one) == set(two)
+    definitions = [name for name, body in two.items() if body["kind"] == "CompositeResourceDefinition"]
+    for name in definitions:
+        default = two[name]["spec"].pop("defaultCompositionRef")["name"]
+        assert one[name]["spec"].pop("defaultCompositionRef") == {"name": f"{default}-object"}
+        assert one[f"compositions/{default}-object.yaml"]["spec"]["pipeline"][0]["input"]["delivery"] == "Object"
+    del one["crossplane.yaml"], two["crossplane.yaml"]
+    assert one == two
+
+
+def test_delivery_by_objects_brings_its_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two copies of one provider, from two registries, would fight: so it may be said which one is there."""
+    monkeypatch.delenv("PROVIDER_KUBERNETES", raising=False)
+
+    def dependencies(name: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = packages.configuration(WHERE, IMAGE, name)["crossplane.yaml"]["spec"]["dependsOn"]
+        return found
+
+    assert dependencies(packages.CONFIGURATION) == [OURS]
+    ours, theirs = dependencies(packages.CONFIGURATION_V1)
+    assert ours == OURS
+    assert (theirs["kind"], theirs["version"]) == ("Provider", ">=v1.2.1")
+    assert theirs["package"].endswith("/crossplane-contrib/provider-kubernetes")
+    monkeypatch.setenv("PROVIDER_KUBERNETES", f"{WHERE}/provider-kubernetes")
+    assert dependencies(packages.CONFIGURATION_V1)[1] == theirs | {"package": f"{WHERE}/provider-kubernetes"}
+
+
+@BOTH
+def test_compositions_get_what_is_known_then(package: str) -> None:
+    for name, body in packages.configuration(WHERE, IMAGE, package).items():
         if body["kind"] != "Composition":
             continue
         (source,) = schemas.objects(ROOT / name)
@@ -74,7 +109,7 @@ def test_compositions_get_what_is_known_then() -> None:
         assert body == source
 
 
-@pytest.mark.parametrize("name", ["function", "configuration"])
+@pytest.mark.parametrize("name", ["function", "configuration", "configuration-v1"])
 def test_a_marketplace_finds_what_it_shows(name: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     metadata = _metadata(name)["metadata"]
@@ -83,7 +118,8 @@ def test_a_marketplace_finds_what_it_shows(name: str) -> None:
     assert all(shown.values())
     assert shown["meta.crossplane.io/license"] == project["license"]
     assert shown["meta.crossplane.io/source"] == project["urls"]["Source"]
-    assert metadata["name"] == f"{name}-memory"
+    kind, _, version = name.partition("-")
+    assert metadata["name"] == "-".join(filter(None, (kind, "memory", version)))
 
 
 def test_the_function_composes() -> None:

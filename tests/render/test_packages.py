@@ -36,7 +36,7 @@ RUNTIME: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], dict[str, Path]]]:
-    """Builds both packages; gives their files by name. What the function's image does is no matter here."""
+    """Builds the packages; gives their files by name. What the function's image does is no matter here."""
     folder = tmp_path_factory.mktemp("packages")
     cli = binary("CROSSPLANE_CLI", shutil.which("crossplane"), "the crossplane CLI, on the PATH or named")
     runtime = archive.write(folder / "function.tar", settings=RUNTIME)
@@ -53,7 +53,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], dic
 
 @pytest.fixture(scope="module")
 def built(build: Callable[[], dict[str, Path]]) -> dict[str, Path]:
-    """Both packages, by name."""
+    """The packages, by name."""
     return build()
 
 
@@ -79,6 +79,7 @@ def test_files_are_called_by_name_and_version(built: dict[str, Path]) -> None:
     assert [path.name for path in built.values()] == [
         f"function-memory-{TAG}.xpkg",
         f"configuration-memory-{TAG}.xpkg",
+        f"configuration-memory-v1-{TAG}.xpkg",
     ]
 
 
@@ -99,10 +100,11 @@ def test_the_function_embeds_its_runtime(built: dict[str, Path]) -> None:
     assert (found["os"], found["architecture"], len(found["rootfs"]["diff_ids"])) == ("linux", "amd64", 3)
 
 
-def test_the_configuration_brings_definitions_and_compositions(built: dict[str, Path]) -> None:
+@pytest.mark.parametrize("package", packages.CONFIGURATIONS)
+def test_the_configuration_brings_definitions_and_compositions(built: dict[str, Path], package: str) -> None:
     """And nothing is lost on the way: the CLI writes them anew, field by field that it knows."""
-    found = {_name(body): body for body in _objects(built[packages.CONFIGURATION], STREAM)}
-    wanted = {_name(body): body for body in packages.configuration(WHERE, IMAGE).values()}
+    found = {_name(body): body for body in _objects(built[package], STREAM)}
+    wanted = {_name(body): body for body in packages.configuration(WHERE, IMAGE, package).values()}
     assert set(found) == set(wanted)
     for name, body in wanted.items():
         assert _within(found[name], body) == body, name
@@ -121,11 +123,12 @@ def _name(body: dict[str, Any]) -> tuple[str, str]:
     return body["kind"], body["metadata"]["name"]
 
 
-def test_the_configuration_shows_an_example_and_runs_nothing(built: dict[str, Path]) -> None:
-    shown = _objects(built[packages.CONFIGURATION], EXAMPLES)
+@pytest.mark.parametrize("package", packages.CONFIGURATIONS)
+def test_the_configuration_shows_an_example_and_runs_nothing(built: dict[str, Path], package: str) -> None:
+    shown = _objects(built[package], EXAMPLES)
     assert [body["kind"] for body in shown] == ["Memory", "XMemoryProvider"]
-    assert len(_layers(built[packages.CONFIGURATION])) == 2
-    assert "Entrypoint" not in archives.config(built[packages.CONFIGURATION])["config"]
+    assert len(_layers(built[package])) == 2
+    assert "Entrypoint" not in archives.config(built[package])["config"]
 
 
 def test_the_same_sources_give_the_same_packages(built: dict[str, Path], build: Callable[[], dict[str, Path]]) -> None:
