@@ -426,17 +426,20 @@ def _free_port() -> int:
 
 
 def _furnish(server: Server, *, vector: bool) -> None:
-    """Makes what a platform team would: the database, the admin, the extension."""
+    """Makes what a platform team would: the database, the admin, the extension, also for Memories' own databases."""
     with psycopg.connect(server.conninfo(server.superuser, "postgres"), autocommit=True) as connection:
         make_admin(connection, server.admin)
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(server.database)))
+    if vector:
+        with psycopg.connect(server.conninfo(server.superuser, "template1"), autocommit=True) as connection:
+            connection.execute("CREATE EXTENSION vector WITH SCHEMA public")
     furnish_database(server, server.database, vector=vector)
 
 
 def make_admin(connection: psycopg.Connection[Any], login: Login) -> None:
-    """Makes a login that is CREATEROLE and nothing more; the server receives its verifier only."""
+    """Makes a login that is CREATEROLE and CREATEDB and nothing more; the server receives its verifier only."""
     secret = connection.pgconn.encrypt_password(login.password.encode(), login.username.encode(), b"scram-sha-256")
-    statement = sql.SQL("CREATE ROLE {} LOGIN NOSUPERUSER CREATEROLE NOCREATEDB PASSWORD {}")
+    statement = sql.SQL("CREATE ROLE {} LOGIN NOSUPERUSER CREATEROLE CREATEDB PASSWORD {}")
     connection.execute(statement.format(sql.Identifier(login.username), sql.Literal(secret.decode())))
 
 

@@ -52,6 +52,7 @@ RACES = frozenset(
         "23505",  # unique violation on a catalog: somebody made the same role or schema at this moment
         "40001",  # serialization failure
         "40P01",  # deadlock
+        "42P04",  # database exists by now
         "42P06",  # schema exists by now
         "42P07",  # table exists by now
         "42710",  # role, or another object, exists by now
@@ -59,10 +60,13 @@ RACES = frozenset(
 )
 TUPLE_CONCURRENTLY_UPDATED = "XX000"
 LOCK_NOT_AVAILABLE = "55P03"
+# Somebody is connected to the template of a new database, or to one that is to be dropped.
+OBJECT_IN_USE = "55006"
 
 _CODES = {
     "42501": Code.PERMISSION_DENIED,
     LOCK_NOT_AVAILABLE: Code.LOCK_BUSY,
+    OBJECT_IN_USE: Code.LOCK_BUSY,
     "53300": Code.UNREACHABLE,  # too many connections
     "25006": Code.UNREACHABLE,  # read-only: a standby answered, the primary is moving
 }

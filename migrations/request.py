@@ -161,6 +161,15 @@ class ProvisionRequest(ProbeRequest):
             "Dataset": f"{self.dataset.home}/{self.dataset.name}",
         }[self.provider.isolation]
 
+    @property
+    def where(self) -> str:
+        """The home as a person finds it."""
+        return {
+            "Schema": f'schema "{self.dataset.home}"',
+            "Database": f'schema "{self.dataset.home}" of database "{self.database}"',
+            "Dataset": f'dataset "{self.dataset.name}" of the shared schema "{self.dataset.home}"',
+        }[self.provider.isolation]
+
 
 R = TypeVar("R", bound=ProbeRequest)
 

@@ -68,7 +68,8 @@ class Postgres:
     def database(self, *, vector: bool = True) -> Iterator[Database]:
         """Makes a database, and drops it afterwards; pgvector is in its schema public unless told otherwise."""
         name = f"test_{next(self.numbers)}"
-        self._execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        # Not from template1, where pgvector is for the databases that Memories have for themselves.
+        self._execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
         embedded.furnish_database(self.server, name, vector=vector)
         try:
             yield Database(self.server, name)

@@ -12,7 +12,15 @@ import psycopg
 
 from migrations import log
 from migrations.deadline import Deadline
-from migrations.errors import LOCK_NOT_AVAILABLE, RACES, TUPLE_CONCURRENTLY_UPDATED, Code, CommandError, code_of
+from migrations.errors import (
+    LOCK_NOT_AVAILABLE,
+    OBJECT_IN_USE,
+    RACES,
+    TUPLE_CONCURRENTLY_UPDATED,
+    Code,
+    CommandError,
+    code_of,
+)
 from migrations.request import Provider, read_file
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -79,8 +87,8 @@ class Admin:
         """The server as a person writes it."""
         return f"{self.provider.host}:{self.provider.port}"
 
-    def connect(self) -> Connection:
-        """Connects once, in autocommit.
+    def connect(self, database: str | None = None) -> Connection:
+        """Connects once, in autocommit, to the provider's database unless told otherwise.
 
         Raises:
             CommandError: PERMISSION_DENIED or UNREACHABLE.
@@ -90,7 +98,7 @@ class Admin:
             return psycopg.connect(
                 host=provider.host,
                 port=provider.port,
-                dbname=provider.database,
+                dbname=database or provider.database,
                 user=self.username,
                 password=self.password,
                 require_auth="scram-sha-256",
@@ -103,7 +111,7 @@ class Admin:
                 autocommit=True,
             )
         except psycopg.OperationalError as error:
-            raise self._refused(str(error).strip()) from None
+            raise self._refused(database or provider.database, str(error).strip()) from None
 
     def _root_certificates(self) -> str | None:
         """Gives the file to verify the server against: the provider's CA, or what this system trusts.
@@ -115,7 +123,7 @@ class Admin:
             return None
         return str(self.ca or ssl.get_default_verify_paths().cafile or "system")
 
-    def _refused(self, words: str) -> CommandError:
+    def _refused(self, database: str, words: str) -> CommandError:
         words = " ".join(words.split())
         if any(hopeless in words for hopeless in HOPELESS):
             msg = (
@@ -124,10 +132,10 @@ class Admin:
                 "scram-sha-256"
             )
             return CommandError(Code.PERMISSION_DENIED, msg)
-        msg = f'cannot reach database "{self.provider.database}" on {self.server}: {words}'
+        msg = f'cannot reach database "{database}" on {self.server}: {words}'
         return CommandError(Code.UNREACHABLE, msg)
 
-    def wait(self, deadline: Deadline) -> Connection:
+    def wait(self, deadline: Deadline, database: str | None = None) -> Connection:
         """Connects as soon as the server takes us.
 
         Raises:
@@ -136,7 +144,7 @@ class Admin:
         attempt = 0
         while True:
             try:
-                return self.connect()
+                return self.connect(database)
             except CommandError as error:
                 if error.code is not Code.UNREACHABLE or deadline.passed:
                     raise
@@ -146,21 +154,23 @@ class Admin:
 
 
 @contextmanager
-def home_lock(connection: Connection, home: str, deadline: Deadline) -> Iterator[None]:
-    """Holds this home's advisory lock for the session.
+def home_lock(connection: Connection, name: str, deadline: Deadline) -> Iterator[None]:
+    """Holds a home's advisory lock (`names.lock_name`) for the session.
 
+    It is that of one database, the provider's: whoever works on a home connects there first, wherever the home is.
     It is polled for: a blocked pg_advisory_lock holds a snapshot, and the holder's CREATE INDEX CONCURRENTLY would wait
     for that snapshot for ever.
 
     Raises:
         CommandError: LOCK_BUSY when somebody else holds it until the deadline.
     """
-    key = int.from_bytes(hashlib.sha256(f"memory-home\0{home}".encode()).digest()[:8], "big", signed=True)
+    key = int.from_bytes(hashlib.sha256(f"memory-home\0{name}".encode()).digest()[:8], "big", signed=True)
     attempt = 0
     while not fetch_value(connection, "SELECT pg_try_advisory_lock(%s)", key):
         if deadline.passed:
+            shown = name.replace(":", " ", 1) if ":" in name else f'schema "{name}"'
             msg = (
-                f'another provisioner holds the lock of schema "{home}" for the whole wait: look for a session of '
+                f"another provisioner holds the lock of {shown} for the whole wait: look for a session of "
                 "application memory-migrations in pg_stat_activity, and end it if nobody waits for it"
             )
             raise CommandError(Code.LOCK_BUSY, msg)
@@ -207,7 +217,7 @@ def retrying_alone(connection: Connection, deadline: Deadline, work: Callable[[]
 
 
 def _worth_another(error: psycopg.Error, attempt: int, deadline: Deadline) -> bool:
-    if error.sqlstate == LOCK_NOT_AVAILABLE:
+    if error.sqlstate in {LOCK_NOT_AVAILABLE, OBJECT_IN_USE}:
         return not deadline.passed
     race = error.sqlstate in RACES or (error.sqlstate == TUPLE_CONCURRENTLY_UPDATED and "concurrently" in words(error))
     return race and attempt < RACE_ATTEMPTS

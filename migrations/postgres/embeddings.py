@@ -11,6 +11,7 @@ from migrations.request import Embeddings, ProvisionRequest
 # An index holds this many dimensions of type vector; above, `storage: auto` means halfvec.
 VECTOR_INDEX_LIMIT = 2000
 
+STORAGE = {"vector": "full", "halfvec": "half"}
 OPERATORS = {"cosine": "<=>", "l2": "<->", "ip": "<#>"}
 
 
@@ -28,6 +29,11 @@ def vector_type(embeddings: Embeddings) -> str:
     if embeddings.storage == "auto":
         return "vector" if embeddings.dimension <= VECTOR_INDEX_LIMIT else "halfvec"
     return {"full": "vector", "half": "halfvec"}[embeddings.storage]
+
+
+def storage_of(embeddings: Embeddings) -> str:
+    """Gives the storage that the request means, without `auto`."""
+    return STORAGE[vector_type(embeddings)]
 
 
 def placeholders(embeddings: Embeddings, extension_schema: str) -> dict[str, sql.Composable]:
@@ -62,8 +68,7 @@ def adjust(connection: Connection, request: ProvisionRequest, extension_schema: 
     kind = vector_type(wanted)
     if stored.dimension == wanted.dimension:
         if stored.type != kind:
-            names = {"vector": "full", "halfvec": "half"}
-            raise _fixed(storage=(names[stored.type], names[kind]))
+            raise _fixed(storage=(STORAGE[stored.type], STORAGE[kind]))
         return
     table = sql.Identifier(request.dataset.home, "memory_embeddings")
     # Nobody may write the first row between the look and the change.

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from migrations.postgres.connection import Connection
+from migrations.postgres.connection import Connection, fetch_value
 from migrations.postgres.names import Names
 
 # The engine's own tables. The history is nobody's business; the registry says what is on hold and how long rows live,
@@ -16,27 +16,74 @@ READ_MARK = "memory: read"
 
 @dataclass(frozen=True)
 class _Objects:
-    """What the owner has in its home. What others put there is theirs, and `verify` tells what it opens."""
+    """What the owner has in its home. What others put there is theirs, and `verify` tells what it opens.
+
+    `hidden` are the relations of a shared schema that no policy guards: partitions, which would be read around their
+    parent's policies, what has no column dataset, and views, which read as their owner.
+    """
 
     tables: list[str]
+    hidden: list[str]
     sequences: list[str]
     called: list[str]
     read: list[str]
     triggers: list[str]
 
 
-def repair(connection: Connection, schema: str, names: Names) -> None:
-    """Grants each group its rights and takes away all others, in the one transaction that it runs in, as the owner."""
-    objects = _objects(connection, schema, names)
-    statement = sql.SQL(";\n").join([*_rights(schema, names, objects), *_default_rights(schema, names)])
-    connection.execute(statement)
+def repair(connection: Connection, schema: str, names: Names, *, shared: bool = False) -> None:
+    """Grants each group its rights and takes away all others, in the one transaction that it runs in, as the owner.
+
+    Of a schema that is `shared`, what comes later is nobody's until a run has put policies on it.
+    """
+    objects = _objects(connection, schema, names, shared=shared)
+    rights = [*_rights(schema, names, objects), *_default_rights(schema, names, shared=shared)]
+    connection.execute(sql.SQL(";\n").join(rights))
 
 
-def _objects(connection: Connection, schema: str, names: Names) -> _Objects:
+def withdraw(connection: Connection, schema: str, names: Names) -> None:
+    """Takes every right in a shared schema away from one Memory's roles, as the owner, so that they can be dropped."""
+    objects = _objects(connection, schema, names, shared=True)
+    home, roles = sql.Identifier(schema), sql.SQL(", ").join(map(sql.Identifier, names.own))
+    default = "ALTER DEFAULT PRIVILEGES IN SCHEMA {} REVOKE ALL ON {} FROM {}"
+    statements = [
+        sql.SQL("REVOKE ALL ON SCHEMA {} FROM {}").format(home, roles),
+        *_each("REVOKE ALL ON TABLE {} FROM {}", [*objects.tables, *objects.hidden], roles),
+        *_each("REVOKE ALL ON SEQUENCE {} FROM {}", objects.sequences, roles),
+        *_each("REVOKE ALL ON ROUTINE {} FROM {}", [*objects.called, *objects.read, *objects.triggers], roles),
+        *(sql.SQL(default).format(home, sql.SQL(kind), roles) for kind in ("TABLES", "ROUTINES")),
+    ]
+    connection.execute(sql.SQL(";\n").join(statements))
+
+
+def repair_database(connection: Connection, names: Names) -> None:
+    """Closes a Memory's own database, which the admin is connected to, to PUBLIC and opens it to its groups."""
+    statements = [
+        "SET LOCAL ROLE {owner}",
+        "REVOKE ALL ON DATABASE {database} FROM PUBLIC",
+        "GRANT CONNECT ON DATABASE {database} TO {groups}, {admin}",
+    ]
+    if fetch_value(connection, "SELECT to_regnamespace('public')"):
+        # The groups may look into it, for pgvector is usually there.
+        statements += ["REVOKE ALL ON SCHEMA public FROM PUBLIC, {groups}", "GRANT USAGE ON SCHEMA public TO {groups}"]
+    values = {
+        "owner": sql.Identifier(names.owner),
+        "database": sql.Identifier(names.database),
+        "groups": sql.SQL(", ").join(map(sql.Identifier, (names.writer, names.reader))),
+        "admin": sql.Identifier(connection.info.user),
+    }
+    connection.execute(sql.SQL(";\n").join(sql.SQL(each).format(**values) for each in [*statements, "RESET ROLE"]))
+
+
+def _objects(connection: Connection, schema: str, names: Names, *, shared: bool) -> _Objects:
     """Reads the objects, in the form that GRANT takes."""
     rows = connection.execute(
         """
-        SELECT CASE relkind WHEN 'S' THEN 'sequence' ELSE 'table' END, c.oid::regclass::text
+        SELECT CASE WHEN relkind = 'S' THEN 'sequence'
+                    WHEN %(shared)s AND NOT (
+                        relkind IN ('r', 'p') AND NOT relispartition AND relrowsecurity
+                        AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'dataset'
+                                    AND NOT a.attisdropped)) THEN 'hidden'
+                    ELSE 'table' END, c.oid::regclass::text
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE n.nspname = %(schema)s AND c.relowner = %(owner)s::regrole AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
         UNION ALL
@@ -47,12 +94,12 @@ def _objects(connection: Connection, schema: str, names: Names) -> _Objects:
         WHERE n.nspname = %(schema)s AND p.proowner = %(owner)s::regrole
         ORDER BY 1, 2
         """,
-        {"schema": schema, "owner": names.owner, "mark": READ_MARK},
+        {"schema": schema, "owner": f'"{names.owner}"', "mark": READ_MARK, "shared": shared},
     ).fetchall()
-    kinds: dict[str, list[str]] = {"table": [], "sequence": [], "trigger": [], "read": [], "called": []}
+    kinds: dict[str, list[str]] = {"table": [], "hidden": [], "sequence": [], "trigger": [], "read": [], "called": []}
     for kind, name in rows:
         kinds[kind].append(name)
-    return _Objects(kinds["table"], kinds["sequence"], kinds["called"], kinds["read"], kinds["trigger"])
+    return _Objects(*(kinds[kind] for kind in ("table", "hidden", "sequence", "called", "read", "trigger")))
 
 
 def _rights(schema: str, names: Names, objects: _Objects) -> list[sql.Composable]:
@@ -66,7 +113,7 @@ def _rights(schema: str, names: Names, objects: _Objects) -> list[sql.Composable
     return [
         sql.SQL("REVOKE ALL ON SCHEMA {} FROM {}").format(home, others),
         sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(home, both),
-        *_each("REVOKE ALL ON TABLE {} FROM {}", objects.tables, others),
+        *_each("REVOKE ALL ON TABLE {} FROM {}", [*objects.tables, *objects.hidden], others),
         *_each("REVOKE ALL ON SEQUENCE {} FROM {}", objects.sequences, others),
         *_each("REVOKE ALL ON ROUTINE {} FROM {}", [*functions, *objects.triggers], others),
         *_each("GRANT SELECT ON TABLE {} TO {}", readable, both),
@@ -84,12 +131,20 @@ def _each(statement: str, objects: list[str], grantees: sql.Composable) -> list[
     return [sql.SQL(statement).format(sql.SQL(", ").join(map(sql.SQL, objects)), grantees)]
 
 
-def _default_rights(schema: str, names: Names) -> list[sql.Composable]:
+def _default_rights(schema: str, names: Names, *, shared: bool) -> list[sql.Composable]:
     home, writer, reader = map(sql.Identifier, (schema, names.writer, names.reader))
-    return [
+    public = [
         # Without IN SCHEMA: with it, taking away what PUBLIC has by default does nothing.
         sql.SQL("ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON ROUTINES FROM PUBLIC"),
         sql.SQL("ALTER DEFAULT PRIVILEGES REVOKE USAGE ON TYPES FROM PUBLIC"),
+    ]
+    if shared:
+        roles = sql.SQL(", ").join(map(sql.Identifier, names.own))
+        taken = "ALTER DEFAULT PRIVILEGES IN SCHEMA {} REVOKE ALL ON {} FROM PUBLIC, {}"
+        kinds = ("TABLES", "SEQUENCES", "ROUTINES", "TYPES")
+        return [*public, *(sql.SQL(taken).format(home, sql.SQL(kind), roles) for kind in kinds)]
+    return [
+        *public,
         sql.SQL("ALTER DEFAULT PRIVILEGES IN SCHEMA {} GRANT SELECT ON TABLES TO {}, {}").format(home, writer, reader),
         sql.SQL("ALTER DEFAULT PRIVILEGES IN SCHEMA {} GRANT INSERT, UPDATE, DELETE ON TABLES TO {}").format(
             home, writer

@@ -1,17 +1,21 @@
-"""The ledger of homes: whose schema is whose. It decides conflict and adoption (api.md, Homes and adoption).
+"""The ledger of homes: whose home is whose. It decides conflict and adoption (api.md, Homes and adoption).
 
-It stands in schema `memory_ledger` of the database that it describes, so that it is restored together with the homes,
-and only the admin may read it.
+It stands in schema `memory_ledger` of the provider's database, and only the admin may read it. With isolation Schema
+and Dataset that is the database which it describes, so that it is restored together with the homes; with isolation
+Database the homes are elsewhere, and the ledger is the one place where all of them are seen.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from psycopg import sql
 
 from migrations.errors import Code, CommandError
-from migrations.postgres.connection import Connection
+from migrations.postgres import embeddings
+from migrations.postgres.connection import Connection, fetch_value
+from migrations.postgres.home import database_conflict, find_database
 from migrations.postgres.names import Names
 from migrations.request import ProvisionRequest
 
@@ -36,6 +40,7 @@ CREATE TABLE memory_ledger.homes (
 
 # What came after the first release of the ledger; a ledger of any age gets what it lacks.
 # - isolation, database, schema: where the home is; its key alone does not say
+# - settings: what all Memories of a shared schema have in common (`_settings`)
 # - logins: login to a digest of the verifier that it was given last: who is re-keyed loses its sessions
 # - granted: {"reader": role, "writer": role}, the roles of others that we made members of its groups
 # - gone_since: when the reaper first missed the composite, closed_at: when it closed the logins
@@ -43,6 +48,7 @@ _ADDED = {
     "isolation": "text NOT NULL DEFAULT 'Schema'",
     "database": "text NOT NULL DEFAULT current_database()",
     "schema": "text NOT NULL DEFAULT ''",
+    "settings": "jsonb NOT NULL DEFAULT '{}'",
     "logins": "jsonb NOT NULL DEFAULT '{}'",
     "granted": "jsonb NOT NULL DEFAULT '{}'",
     "gone_since": "timestamptz",
@@ -52,7 +58,7 @@ _ADDED = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One home as the ledger knows it."""
+    """One home as the ledger knows it; `schema` and `isolation` say where it is."""
 
     home: str
     identity: str
@@ -60,16 +66,38 @@ class Entry:
     dataset: str
     search_config: str
     logins: Mapping[str, str]
+    isolation: str
+    schema: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def where(self) -> str:
+        """The home as a person finds it, with what sets its kind apart."""
+        return {
+            "Schema": f'schema "{self.schema}" (isolation Schema)',
+            "Database": f"{self.home.replace(':', ' ', 1)} (isolation Database)",
+            "Dataset": f'dataset "{self.dataset}" of the shared schema "{self.schema}" (isolation Dataset)',
+        }[self.isolation]
 
 
 @dataclass(frozen=True)
 class Found:
-    """What stands in the database before anything is done."""
+    """What stands on the server before anything is done.
+
+    Attributes:
+        by_home: The home's entry.
+        by_identity: The identity's entry.
+        others: Entries of other homes in a schema of the same name in the provider's database.
+        exists: Whether the home is there: its schema, its database, or its row of the shared schema's registry.
+        stamped: Whether what is there, the schema or the database, was made for this Memory or its shared schema.
+        search_config_exists: Whether the server has the text search configuration.
+    """
 
     by_home: Entry | None
     by_identity: Entry | None
-    schema_exists: bool
-    stamp: str
+    others: tuple[Entry, ...]
+    exists: bool
+    stamped: bool
     search_config_exists: bool
 
 
@@ -98,9 +126,9 @@ def claim(connection: Connection, request: ProvisionRequest, names: Names) -> Cl
     if not _exists(connection):
         connection.execute(_MAKE)
     _extend(connection)
-    found = _find(connection, request)
+    found = _find(connection, request, names)
     adopted = judge(found, request, names)
-    if not found.schema_exists:
+    if not found.exists:
         _enter(connection, request)
     return Claimed(adopted, found.by_home.logins if found.by_home else {})
 
@@ -114,47 +142,127 @@ def judge(found: Found, request: ProvisionRequest, names: Names) -> bool:
     Raises:
         CommandError: It cannot be ours; the sentence says what the claim's author can do.
     """
-    home = request.dataset.home
     entry = found.by_home
-    if entry and entry.identity != request.identity:
-        msg = (
-            f'dataset.schema "{home}" is the home of another Memory: choose another schema '
-            "(adopt does not help; the platform team can hand a home over)"
-        )
-        raise CommandError(Code.SCHEMA_CONFLICT, msg)
-    if found.by_identity and found.by_identity.home != home:
-        old = found.by_identity.home
-        msg = (
-            f'"{request.identity}" already has its home in schema "{old}", not "{home}": set dataset.schema: {old} '
-            "with adopt: true, or give the claim another name"
-        )
-        raise CommandError(Code.SCHEMA_CONFLICT, msg)
+    _judge_place(found, request)
     if not found.search_config_exists:
         msg = (
             f'searchConfig "{request.dataset.search_config}" is no text search configuration of database '
             f'"{request.provider.database}": choose simple, english, or another of pg_ts_config'
         )
         raise CommandError(Code.BAD_REQUEST, msg)
-    if not found.schema_exists:
+    if found.exists and (entry is None or not found.stamped):
+        raise _not_ours(request, names)
+    if request.provider.isolation == "Dataset":
+        _judge_shared(found.others, request)
+    if entry is None or not found.exists:
         return entry is not None and entry.xr_uid != request.uid
-    if entry is None or found.stamp != names.stamp:
-        msg = (
-            f'schema "{home}" exists in database "{request.provider.database}" and was not made for this Memory: '
-            "choose another dataset.schema, or rename the existing one"
-        )
-        raise CommandError(Code.SCHEMA_CONFLICT, msg)
     _judge_contents(entry, request)
     return _judge_claim(entry, request)
 
 
+def _judge_place(found: Found, request: ProvisionRequest) -> None:
+    """Holds the place that is asked for against the homes that others have, and that the identity has."""
+    home, schema, isolation = request.home, request.dataset.home, request.provider.isolation
+    if found.by_home and found.by_home.identity != request.identity:
+        what, other = {"Dataset": ("dataset.name", "name")}.get(isolation, ("dataset.schema", "schema"))
+        value = request.dataset.name if isolation == "Dataset" else schema
+        inside = f' in the shared schema "{schema}"' if isolation == "Dataset" else ""
+        msg = (
+            f'{what} "{value}"{inside} is the home of another Memory: choose another {other} '
+            "(adopt does not help; the platform team can hand a home over)"
+        )
+        raise CommandError(Code.SCHEMA_CONFLICT, msg)
+    if found.by_identity and found.by_identity.home != home:
+        raise _elsewhere(found.by_identity, request)
+    other_kind = next((entry for entry in found.others if entry.isolation != isolation), None)
+    if other_kind:
+        msg = (
+            f'dataset.schema "{schema}" is in use with isolation {other_kind.isolation}, and provider '
+            f'"{request.provider.name}" has isolation {isolation}: choose another schema'
+        )
+        raise CommandError(Code.SCHEMA_CONFLICT, msg)
+
+
+def _elsewhere(old: Entry, request: ProvisionRequest) -> CommandError:
+    """Says that the identity has its home in another place, or in another kind of place."""
+    isolation = request.provider.isolation
+    if old.isolation == isolation == "Schema":
+        msg = (
+            f'"{request.identity}" already has its home in schema "{old.home}", not "{request.home}": set '
+            f"dataset.schema: {old.home} with adopt: true, or give the claim another name"
+        )
+    else:
+        msg = (
+            f'"{request.identity}" already has its home in {old.where}, not in {request.where} (isolation '
+            f"{isolation}): put provider and dataset back, with adopt: true for a claim that was made again, or give "
+            "the claim another name"
+        )
+    return CommandError(Code.SCHEMA_CONFLICT, msg)
+
+
+def _not_ours(request: ProvisionRequest, names: Names) -> CommandError:
+    """Says that something without our stamp, or without an entry, stands where the home should be."""
+    schema, database = request.dataset.home, request.provider.database
+    if request.provider.isolation == "Database":
+        return database_conflict(names)
+    msg = (
+        f'schema "{schema}" exists in database "{database}" and was not made for this Memory: '
+        "choose another dataset.schema, or rename the existing one"
+    )
+    if request.provider.isolation == "Dataset":
+        msg = (
+            f'schema "{schema}" in database "{database}", or its dataset "{request.dataset.name}", was not made for '
+            f'Memories of provider "{request.provider.name}": choose another dataset.name, or ask the platform team '
+            "for another postgres.schema"
+        )
+    return CommandError(Code.SCHEMA_CONFLICT, msg)
+
+
+def _settings(request: ProvisionRequest) -> dict[str, Any]:
+    """Gives what all Memories of a shared schema must agree on, as the ledger keeps it."""
+    wanted = request.embeddings
+    modules = sorted({*request.modules, "core", *(["embeddings"] if wanted.enabled else [])})
+    vectors = {
+        "embeddings.dimension": wanted.dimension,
+        "embeddings.metric": wanted.metric,
+        "embeddings.storage": embeddings.storage_of(wanted),
+    }
+    return {
+        "modules": ", ".join(modules),
+        "searchConfig": request.dataset.search_config,
+        **(vectors if wanted.enabled else {}),
+    }
+
+
+def _judge_shared(others: tuple[Entry, ...], request: ProvisionRequest) -> None:
+    """Holds the request against the Memories that are in the shared schema: tables and functions are one for all."""
+    wanted = _settings(request)
+    held = next((entry.settings for entry in others if entry.settings), wanted)
+    differing = next((what for what in wanted if held.get(what) != wanted[what]), None)
+    if differing is None:
+        return
+    code = Code.DIMENSION_CONFLICT if differing.startswith("embeddings.") else Code.SCHEMA_CONFLICT
+    where = f'the shared schema "{request.dataset.home}"'
+    if differing == "modules":
+        hint = "set embeddings.enabled and modules as the others have them"
+    else:
+        hint = f"set {differing}: {held[differing]}"
+    msg = (
+        f'{differing} "{wanted[differing]}" differs from "{held[differing]}", which all Memories of {where} have: '
+        f"{hint}, or choose another provider; nothing was changed"
+    )
+    raise CommandError(code, msg)
+
+
 def _judge_contents(entry: Entry, request: ProvisionRequest) -> None:
     for what, held, wanted in (
+        ("dataset.schema", entry.schema, request.dataset.home),
         ("dataset.name", entry.dataset, request.dataset.name),
         ("searchConfig", entry.search_config, request.dataset.search_config),
     ):
         if held != wanted:
             msg = (
-                f'the home in schema "{entry.home}" was made with {what} "{held}", not "{wanted}", and that is fixed: '
+                f'the home in {request.where} was made with {what} "{held}", not "{wanted}", and that is fixed: '
                 f"set {what}: {held}, or choose another dataset.schema"
             )
             raise CommandError(Code.SCHEMA_CONFLICT, msg)
@@ -166,13 +274,13 @@ def _judge_claim(entry: Entry, request: ProvisionRequest) -> bool:
     adoption = request.adoption
     if adoption.policy == "Forbid":
         msg = (
-            f'schema "{entry.home}" holds the data of an earlier claim "{request.identity}", and provider '
+            f'{request.where} holds the data of an earlier claim "{request.identity}", and provider '
             f'"{request.provider.name}" forbids adoption: choose another dataset.schema, or ask the platform team'
         )
         raise CommandError(Code.ADOPTION_REQUIRED, msg)
     if adoption.policy == "Require" and not adoption.adopt:
         msg = (
-            f'schema "{entry.home}" holds the data of an earlier claim "{request.identity}": '
+            f'{request.where} holds the data of an earlier claim "{request.identity}": '
             "set adopt: true to take it over, or choose another dataset.schema"
         )
         raise CommandError(Code.ADOPTION_REQUIRED, msg)
@@ -207,44 +315,77 @@ def _extend(connection: Connection) -> None:
         connection.execute(sql.SQL("ALTER TABLE memory_ledger.homes ") + sql.SQL(additions))
 
 
-def _find(connection: Connection, request: ProvisionRequest) -> Found:
+def _find(connection: Connection, request: ProvisionRequest, names: Names) -> Found:
+    schema, isolation = request.dataset.home, request.provider.isolation
     entries = connection.execute(
         """
-        SELECT home, identity, xr_uid, dataset, search_config, logins FROM memory_ledger.homes
-        WHERE home = %s OR identity = %s
+        SELECT home, identity, xr_uid, dataset, search_config, logins, isolation,
+               coalesce(nullif(schema, ''), home), settings
+        FROM memory_ledger.homes
+        WHERE home = %(home)s OR identity = %(identity)s OR coalesce(nullif(schema, ''), home) = %(schema)s
+        ORDER BY created_at, home
         """,
-        [request.dataset.home, request.identity],
+        {"home": request.home, "identity": request.identity, "schema": schema},
     ).fetchall()
     known = [Entry(*row) for row in entries]
-    row = connection.execute(
-        """
-        SELECT n.oid IS NOT NULL, coalesce(obj_description(n.oid, 'pg_namespace'), ''),
-               EXISTS (SELECT FROM pg_ts_config c JOIN pg_namespace cn ON cn.oid = c.cfgnamespace
-                       WHERE %(config)s::text IN (cn.nspname || '.' || c.cfgname,
-                                            CASE cn.nspname WHEN 'pg_catalog' THEN c.cfgname END))
-        FROM (SELECT) one LEFT JOIN pg_namespace n ON n.nspname = %(home)s::text
-        """,
-        {"home": request.dataset.home, "config": request.dataset.search_config},
-    ).fetchone()
-    exists, stamp, config = row or (False, "", False)
+    exists, stamped = _standing(connection, request, names)
     return Found(
-        by_home=next((entry for entry in known if entry.home == request.dataset.home), None),
+        by_home=next((entry for entry in known if entry.home == request.home), None),
         by_identity=next((entry for entry in known if entry.identity == request.identity), None),
-        schema_exists=exists,
-        stamp=stamp,
-        search_config_exists=config,
+        others=tuple(
+            entry
+            for entry in known
+            if entry.schema == schema and entry.home != request.home and "Database" not in (entry.isolation, isolation)
+        ),
+        exists=exists,
+        stamped=stamped,
+        search_config_exists=_has_search_config(connection, request.dataset.search_config),
     )
 
 
-def _enter(connection: Connection, request: ProvisionRequest) -> None:
-    """Enters a home that has no schema yet.
+def _standing(connection: Connection, request: ProvisionRequest, names: Names) -> tuple[bool, bool]:
+    """Looks whether the home is there, and whether what is there is ours."""
+    if request.provider.isolation == "Database":
+        found = find_database(connection, names)
+        return found is not None, found is not None and found.ours
+    query = "SELECT coalesce(obj_description(oid, 'pg_namespace'), '') FROM pg_namespace WHERE nspname = %s"
+    stamp = fetch_value(connection, query, request.dataset.home)
+    if request.provider.isolation == "Schema" or stamp != names.stamp:
+        return stamp is not None, stamp == names.stamp
+    return _is_registered(connection, request, names), True
 
-    An entry whose schema was never made, or is gone, keeps its claim until `seal`; its contents are void.
+
+def _is_registered(connection: Connection, request: ProvisionRequest, names: Names) -> bool:
+    """Asks the shared schema's registry, which only its owner sees whole."""
+    registry = f'"{request.dataset.home}".memory_datasets'
+    if fetch_value(connection, "SELECT to_regclass(%s)", registry) is None:
+        return False
+    connection.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(names.owner)))
+    query = sql.SQL("SELECT EXISTS (SELECT FROM {}.memory_datasets WHERE dataset = %s)")
+    statement = query.format(sql.Identifier(request.dataset.home)).as_string()
+    found = bool(fetch_value(connection, statement, request.dataset.name))
+    connection.execute("RESET ROLE")
+    return found
+
+
+def _has_search_config(connection: Connection, name: str) -> bool:
+    query = """
+        SELECT EXISTS (SELECT FROM pg_ts_config c JOIN pg_namespace n ON n.oid = c.cfgnamespace
+                       WHERE %s::text IN (n.nspname || '.' || c.cfgname,
+                                          CASE n.nspname WHEN 'pg_catalog' THEN c.cfgname END))
+    """
+    return bool(fetch_value(connection, query, name))
+
+
+def _enter(connection: Connection, request: ProvisionRequest) -> None:
+    """Enters a home that is not there yet.
+
+    An entry whose home was never made, or is gone, keeps its claim until `seal`; its contents are void.
     """
     statement = sql.SQL(
         """
         INSERT INTO memory_ledger.homes ({columns}) VALUES ({values}) ON CONFLICT (home)
-        DO UPDATE SET dataset = excluded.dataset, search_config = excluded.search_config
+        DO UPDATE SET dataset = excluded.dataset, search_config = excluded.search_config, settings = excluded.settings
         """
     )
     _write(connection, request, statement)
@@ -261,7 +402,7 @@ def seal(connection: Connection, request: ProvisionRequest, logins: Mapping[str,
 
 def _write(connection: Connection, request: ProvisionRequest, statement: sql.SQL, **more: sql.Composable) -> None:
     values = {
-        "home": request.dataset.home,
+        "home": request.home,
         "identity": request.identity,
         "xr_uid": request.uid,
         "provider": request.provider.name,
@@ -275,8 +416,14 @@ def _write(connection: Connection, request: ProvisionRequest, statement: sql.SQL
         "isolation": request.provider.isolation,
         "database": request.database,
         "schema": request.dataset.home,
+        "settings": json.dumps(_settings(request)),
     }
     columns = sql.SQL(", ").join(map(sql.Identifier, values))
     literals = sql.SQL(", ").join(map(sql.Literal, values.values()))
-    home = sql.Literal(request.dataset.home)
+    home = sql.Literal(request.home)
     connection.execute(statement.format(columns=columns, values=literals, home=home, **more))
+
+
+def forget(connection: Connection, home: str) -> None:
+    """Takes a home that was dropped out of the ledger."""
+    connection.execute("DELETE FROM memory_ledger.homes WHERE home = %s", [home])

@@ -4,9 +4,11 @@ import psycopg
 
 from migrations.errors import CommandError, code_of
 from migrations.postgres import server
-from migrations.postgres.connection import Admin, words
+from migrations.postgres.connection import Admin, Connection, words
 from migrations.postgres.server import Facts
 from migrations.request import ProbeRequest
+
+TEMPLATE = "template1"
 
 
 def probe(request: ProbeRequest, admin: Admin) -> tuple[Facts | None, CommandError | None]:
@@ -20,11 +22,19 @@ def probe(request: ProbeRequest, admin: Admin) -> tuple[Facts | None, CommandErr
         with admin.connect() as connection:
             facts = server.read(connection)
             server.check_admin(admin, facts)
-            if request.provider.enable_pg_vector:
-                usable = facts if facts.vector else server.create_vector(connection, admin, keep=False)
-                server.check_vector(admin, usable)
+            if request.provider.enable_pg_vector and request.provider.isolation != "Database":
+                _check_vector(connection, admin, facts)
+        if request.provider.enable_pg_vector and request.provider.isolation == "Database":
+            # Where the Memories' databases come from. Only for a moment: while we are here nobody can make one.
+            with admin.connect(TEMPLATE) as connection:
+                _check_vector(connection, admin, server.read(connection))
     except CommandError as error:
         return facts, error
     except psycopg.Error as error:
         return facts, CommandError(code_of(error.sqlstate or ""), words(error), sqlstate=error.sqlstate or "")
     return facts, None
+
+
+def _check_vector(connection: Connection, admin: Admin, facts: Facts) -> None:
+    usable = facts if facts.vector else server.create_vector(connection, admin, keep=False)
+    server.check_vector(admin, usable)

@@ -1,7 +1,9 @@
 """`provision` on PostgreSQL: the order of the steps. Each is idempotent, and a killed run is resumed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +20,7 @@ from migrations.postgres import (
     home,
     ledger,
     logins,
+    policies,
     roles,
     runner,
     server,
@@ -32,8 +35,9 @@ from migrations.postgres.connection import (
     fetch_value,
     home_lock,
     retrying,
+    retrying_alone,
 )
-from migrations.postgres.names import Names, names_of
+from migrations.postgres.names import Isolation, Names, lock_name, names_of
 from migrations.postgres.server import Facts
 from migrations.request import ProvisionRequest
 
@@ -104,11 +108,17 @@ class _Run:
     modules: dict[str, list[sqlfile.File]]
     deadline: Deadline
     connection: Connection
+    # To the database that the home is in: with isolation Database another one than the provider's.
+    home: Connection | None = None
     warnings: list[str] = field(default_factory=list)
 
     @property
     def schema(self) -> str:
         return self.request.dataset.home
+
+    @property
+    def isolation(self) -> Isolation:
+        return self.request.provider.isolation
 
     def go(self) -> Done:
         """Takes the steps.
@@ -120,42 +130,85 @@ class _Run:
         try:
             return self._steps()
         except psycopg.Error as error:  # between the steps, where nothing is tried again
-            raise explained(self.connection, error) from None
+            lost = self.home if self.home and self.home.broken else self.connection
+            raise explained(lost, error) from None
 
     def _steps(self) -> Done:
         connection, request, names = self.connection, self.request, self.names
         connection.add_notice_handler(self._note_warning)
         log.step("lock")
-        with home_lock(connection, self.schema, self.deadline):
+        with home_lock(connection, lock_name(self.isolation, request.home, self.schema), self.deadline):
             facts = server.read(connection)
             server.check_admin(self.admin, facts)
             claimed = self._step("ledger", self._claim)
             self._step("roles", lambda: roles.ensure(connection, names))
-            self._step("home", lambda: home.ensure(connection, self.schema, names))
-            if request.embeddings.enabled:
-                facts = self._extension(facts)
-            log.step("migrations")
-            with runner.acting_as(connection, names.owner, self.schema, facts.vector_schema):
-                versions = self._migrate(facts)
-                self._step("partitions", self._make_partitions)
-                self._step("registry", lambda: embeddings.register(connection, request))
-                self._step("grants", lambda: grants.repair(connection, self.schema, names))
-            self._step("access", lambda: access.repair(connection, request, names))
-            adopted, noted = claimed.adopted, claimed.logins
-            self._step("logins", lambda: logins.apply(connection, request, facts, adopted=adopted))
-            self._step("sessions", lambda: logins.end_sessions(connection, request, noted, adopted=adopted))
-            differences = self._step("verify", lambda: verify.differences(connection, self.schema, names))
-            self._step("seal", lambda: ledger.seal(connection, request, logins.digests(request, noted)))
+            with self._at_home() as at_home:
+                done = self._home_steps(at_home, facts, claimed)
+            digests = logins.digests(request, claimed.logins)
+            self._step("seal", lambda: ledger.seal(connection, request, digests))
+        return done
+
+    @contextmanager
+    def _at_home(self) -> Iterator[Connection]:
+        """Gives the connection to the home's database, which is made when the Memory has one of its own."""
+        if self.isolation != "Database":
+            yield self.connection
+            return
+        log.step("database")
+        retrying_alone(self.connection, self.deadline, lambda: home.ensure_database(self.connection, self.names))
+        with self.admin.wait(self.deadline, self.names.database) as self.home:
+            self.home.add_notice_handler(self._note_warning)
+            # A run that lost the provider's database may still be at work in this one.
+            with home_lock(self.home, self.request.home, self.deadline):
+                yield self.home
+
+    def _home_steps(self, connection: Connection, facts: Facts, claimed: ledger.Claimed) -> Done:
+        """Takes the steps that need nothing but the home's database and the roles, which are the server's."""
+        request, names, own_database = self.request, self.names, self.isolation == "Database"
+        if own_database:
+            facts = server.read(connection)
+            self._step("closed", lambda: grants.repair_database(connection, names), connection)
+        work = partial(home.ensure, connection, self.schema, names, by_owner=own_database)
+        self._step("home", work, connection)
+        if request.embeddings.enabled:
+            facts = self._extension(connection, facts)
+        log.step("migrations")
+        with runner.acting_as(connection, names.owner, self.schema, facts.vector_schema):
+            versions = self._migrate(connection, facts)
+            self._step("partitions", lambda: _make_partitions(connection), connection)
+            self._step("registry", lambda: embeddings.register(connection, request), connection)
+            shared = self.isolation == "Dataset"
+            if shared:
+                self._guard(connection)
+            self._step("grants", lambda: grants.repair(connection, self.schema, names, shared=shared), connection)
+        self._step("access", lambda: access.repair(self.connection, request, names))
+        adopted, noted = claimed.adopted, claimed.logins
+        self._step("logins", lambda: logins.apply(connection, request, facts, adopted=adopted), connection)
+        self._step("sessions", lambda: logins.end_sessions(connection, request, noted, adopted=adopted), connection)
         return Done(
             server=facts.described(),
             modules=versions,
             warnings=[*server.warnings(facts), *self.warnings],
-            verify=differences,
+            verify=self._step("verify", lambda: self._verify(connection), connection),
         )
 
-    def _step(self, name: str, work: Callable[[], T]) -> T:
+    def _guard(self, connection: Connection) -> None:
+        """Puts the policies on, a table at a time: nobody's statements wait for more than one of them."""
+        log.step("policies")
+        for table in policies.tables(connection, self.schema, self.names.owner):
+            work = partial(policies.repair, connection, self.schema, table, self.names, self.request.dataset.name)
+            retrying(connection, self.deadline, work)
+
+    def _verify(self, connection: Connection) -> list[str]:
+        names, shared = self.names, self.isolation == "Dataset"
+        found = verify.differences(connection, self.schema, names, shared=shared)
+        if shared:
+            found += policies.differences(connection, self.schema, names, self.request.dataset.name)
+        return sorted(found)
+
+    def _step(self, name: str, work: Callable[[], T], connection: Connection | None = None) -> T:
         log.step(name)
-        return retrying(self.connection, self.deadline, work)
+        return retrying(connection or self.connection, self.deadline, work)
 
     def _claim(self) -> ledger.Claimed:
         # Before anything is entered: a Memory whose names are taken must not keep the schema from others.
@@ -167,17 +220,18 @@ class _Run:
         # client_min_messages lets nothing less than warnings through.
         self.warnings.append(notice.message_primary or "")
 
-    def _extension(self, facts: Facts) -> Facts:
+    def _extension(self, connection: Connection, facts: Facts) -> Facts:
         log.step("extension")
         if not facts.vector:
-            facts = retrying(self.connection, self.deadline, lambda: server.create_vector(self.connection, self.admin))
+            owner = self.names.owner if self.isolation == "Database" else ""
+            create = partial(server.create_vector, connection, self.admin, owner=owner)
+            facts = retrying(connection, self.deadline, create)
         server.check_vector(self.admin, facts)
-        home.check_extension_usable(self.connection, facts, self.names)
+        home.check_extension_usable(connection, facts, self.names)
         return facts
 
-    def _migrate(self, facts: Facts) -> list[dict[str, str]]:
+    def _migrate(self, connection: Connection, facts: Facts) -> list[dict[str, str]]:
         """Brings every module up to date; nothing is applied when one of them cannot be."""
-        connection = self.connection
         applied = retrying(connection, self.deadline, lambda: runner.history(connection, self.schema))
         pending = [
             file
@@ -185,7 +239,8 @@ class _Run:
             for file in runner.pending(files, [row for row in applied if row.module == module])
         ]
         if self.request.embeddings.enabled:
-            self._step("dimension", lambda: embeddings.adjust(connection, self.request, facts.vector_schema))
+            adjust = partial(embeddings.adjust, connection, self.request, facts.vector_schema)
+            self._step("dimension", adjust, connection)
         runner.apply(connection, self.schema, pending, self._values(facts), self.deadline)
         return [{"name": name, "version": files[-1].version} for name, files in self.modules.items() if files]
 
@@ -205,5 +260,6 @@ class _Run:
             values.update(embeddings.placeholders(request.embeddings, facts.vector_schema))
         return values
 
-    def _make_partitions(self) -> None:
-        fetch_value(self.connection, "SELECT memory_ensure_event_partitions(%s)", MONTHS_AHEAD)
+
+def _make_partitions(connection: Connection) -> None:
+    fetch_value(connection, "SELECT memory_ensure_event_partitions(%s)", MONTHS_AHEAD)

@@ -1,5 +1,7 @@
 """The roles of one Memory: an owner that nobody logs in as, a writer and a reader group, four login slots.
 
+The owner is the Memory's own, or with isolation Dataset that of the schema which it shares.
+
 Who is a member of what, `INHERIT` and `SET` included, is what keeps a login from becoming another role. A role that
 bears the right name is ours only when it also carries our stamp (`COMMENT ON ROLE`).
 """
@@ -57,7 +59,7 @@ def existing(connection: Connection, names: Names) -> Existing:
     ).fetchall()
     for admin, name, stamp, administered in rows:
         if name is not None:
-            _check(name, admin, ours=stamp == names.role_stamp, administered=administered)
+            _check(name, admin, ours=stamp == names.stamp_of(name), administered=administered)
     return Existing(rows[0][0], frozenset(row[1] for row in rows if row[1] is not None))
 
 
@@ -88,7 +90,7 @@ def ensure(connection: Connection, names: Names) -> None:
     found = existing(connection, names)
     statements: list[sql.Composable] = [
         sql.SQL("CREATE ROLE {role} NOLOGIN;\nCOMMENT ON ROLE {role} IS {stamp}").format(
-            role=sql.Identifier(name), stamp=sql.Literal(names.role_stamp)
+            role=sql.Identifier(name), stamp=sql.Literal(names.stamp_of(name))
         )
         for name in names.roles
         if name not in found.roles

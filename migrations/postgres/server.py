@@ -13,15 +13,19 @@ OLDEST_VECTOR = (0, 8, 0)
 # Earlier releases work, with defects mended since: a warning and no refusal.
 ADVISED_VECTOR = (0, 8, 4)
 
+_TEMPLATE = ", and in template1 for the databases of Memories to come"
+
 
 @dataclass(frozen=True)
 class Facts:
     """The server as the admin sees it; `vector` is "" where the extension is not installed in this database."""
 
+    database: str
     number: int
     version: str
     superuser: bool
     createrole: bool
+    createdb: bool
     create_on_database: bool
     vector: str
     vector_schema: str
@@ -32,6 +36,7 @@ class Facts:
         found = {
             "superuser": self.superuser,
             "createrole": self.createrole,
+            "createdb": self.createdb,
             "create-on-database": self.create_on_database,
             "pgvector": bool(self.vector),
             f"pgvector/{self.vector}": bool(self.vector),
@@ -48,8 +53,10 @@ def read(connection: Connection) -> Facts:
     """Asks the server, in one round trip."""
     [row] = connection.execute(
         """
-        SELECT current_setting('server_version_num')::int, split_part(current_setting('server_version'), ' ', 1),
-               r.rolsuper, r.rolcreaterole OR r.rolsuper, has_database_privilege(current_database(), 'CREATE'),
+        SELECT current_database(), current_setting('server_version_num')::int,
+               split_part(current_setting('server_version'), ' ', 1), r.rolsuper,
+               r.rolcreaterole OR r.rolsuper, r.rolcreatedb OR r.rolsuper,
+               has_database_privilege(current_database(), 'CREATE'),
                coalesce(e.extversion, ''), coalesce(n.nspname, '')
         FROM pg_roles r
         LEFT JOIN pg_extension e ON e.extname = 'vector'
@@ -72,6 +79,8 @@ def check_admin(admin: Admin, facts: Facts) -> None:
     missing = []
     if not facts.createrole:
         missing.append(f"ALTER ROLE {_quoted(admin.username)} CREATEROLE")
+    if admin.provider.isolation == "Database" and not facts.createdb:
+        missing.append(f"ALTER ROLE {_quoted(admin.username)} CREATEDB")
     if not facts.create_on_database:
         missing.append(f"GRANT CREATE ON DATABASE {_quoted(admin.provider.database)} TO {_quoted(admin.username)}")
     if missing:
@@ -90,20 +99,21 @@ def check_vector(admin: Admin, facts: Facts) -> None:
     """
     if _numbers(facts.vector) < OLDEST_VECTOR:
         msg = (
-            f'pgvector {facts.vector} in database "{admin.provider.database}" on {admin.server} is older than 0.8.0: '
+            f'pgvector {facts.vector} in database "{facts.database}" on {admin.server} is older than 0.8.0: '
             "install a newer one on the server, then as a superuser run in that database: "
             "ALTER EXTENSION vector UPDATE;"
         )
         raise CommandError(Code.EXTENSION_MISSING, msg)
 
 
-def create_vector(connection: Connection, admin: Admin, *, keep: bool = True) -> Facts:
+def create_vector(connection: Connection, admin: Admin, *, keep: bool = True, owner: str = "") -> Facts:
     """Installs pgvector where the admin may (a superuser, or a server that trusts the extension).
 
     Args:
         connection: As the admin.
         admin: Whose provider says which schema.
         keep: False only tries whether it could be done.
+        owner: In a Memory's own database, the role that may do what the admin may elsewhere.
 
     Returns:
         The facts with the extension.
@@ -118,6 +128,8 @@ def create_vector(connection: Connection, admin: Admin, *, keep: bool = True) ->
         return facts
     schema = admin.provider.extension_schema
     statement = sql.SQL("CREATE EXTENSION vector WITH SCHEMA {}").format(sql.Identifier(schema))
+    if owner and not facts.superuser:
+        statement = sql.SQL("SET LOCAL ROLE {}; {}; RESET ROLE").format(sql.Identifier(owner), statement)
     try:
         with connection.transaction(force_rollback=not keep):
             connection.execute(statement)
@@ -127,9 +139,9 @@ def create_vector(connection: Connection, admin: Admin, *, keep: bool = True) ->
             raise
         make_schema = "" if schema == "public" else f"CREATE SCHEMA IF NOT EXISTS {_quoted(schema)}; "
         msg = (
-            f'the extension vector is not installed in database "{admin.provider.database}" on {admin.server}, and '
+            f'the extension vector is not installed in database "{facts.database}" on {admin.server}, and '
             f'"{admin.username}" cannot create it ({error.diag.message_primary}): install pgvector 0.8 or later on the '
-            "server, then as a superuser run in that database: "
+            f"server, then as a superuser run in that database{_TEMPLATE if owner else ''}: "
             f"{make_schema}CREATE EXTENSION vector WITH SCHEMA {_quoted(schema)};"
         )
         raise CommandError(Code.EXTENSION_MISSING, msg, sqlstate=error.sqlstate or "") from None

@@ -12,7 +12,9 @@ WITH login AS (
 ), home AS (
     SELECT oid, nspname, nspacl, nspowner FROM pg_namespace WHERE nspname = %(schema)s
 ), relation AS (
-    SELECT c.* FROM pg_class c JOIN home ON home.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
+    SELECT c.*, %(shared)s AND (c.relispartition OR c.relkind NOT IN ('r', 'p') OR NOT EXISTS (
+        SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'dataset' AND NOT a.attisdropped)) AS hidden
+    FROM pg_class c JOIN home ON home.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
 ), routine AS (
     SELECT p.* FROM pg_proc p JOIN home ON home.oid = p.pronamespace
 )
@@ -47,7 +49,18 @@ WHERE has_table_privilege(l.oid, c.oid, 'INSERT, UPDATE, DELETE')
   AND (NOT l.writes OR c.relname IN ('memory_migrations', 'memory_datasets'))
 UNION ALL
 SELECT format('login %%s cannot read %%s', l.rolname, c.relname)
-FROM login l, relation c WHERE c.relname <> 'memory_migrations' AND NOT has_table_privilege(l.oid, c.oid, 'SELECT')
+FROM login l, relation c
+WHERE c.relname <> 'memory_migrations' AND NOT c.hidden AND NOT has_table_privilege(l.oid, c.oid, 'SELECT')
+UNION ALL
+SELECT format('login %%s has rights on %%s, which no policy guards', l.rolname, c.relname)
+FROM login l, relation c
+WHERE c.hidden AND (has_any_column_privilege(l.oid, c.oid, 'SELECT, INSERT, UPDATE, REFERENCES')
+                    OR has_table_privilege(l.oid, c.oid, 'DELETE, TRUNCATE, TRIGGER'))
+UNION ALL
+SELECT format('%%s would be given rights on what comes later in schema %%s',
+              CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee) END, home.nspname)
+FROM home JOIN pg_default_acl d ON d.defaclnamespace = home.oid CROSS JOIN aclexplode(d.defaclacl) a
+WHERE %(shared)s AND a.grantee <> home.nspowner
 UNION ALL
 SELECT format('login %%s cannot call %%s', l.rolname, p.oid::regprocedure)
 FROM login l, routine p
@@ -69,11 +82,15 @@ UNION ALL
 SELECT format('PUBLIC has %%s on database %%s', a.privilege_type, d.datname)
 FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
 WHERE d.datname = current_database() AND a.grantee = 0
+UNION ALL
+SELECT format('PUBLIC has %%s on schema public', a.privilege_type)
+FROM pg_namespace n, aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a
+WHERE n.nspname = 'public' AND a.grantee = 0 AND current_database() = %(own_database)s
 """
 
 
-def differences(connection: Connection, schema: str, names: Names) -> list[str]:
-    """Gives a sentence for each right that is missing or too much, in a fixed order."""
+def differences(connection: Connection, schema: str, names: Names, *, shared: bool = False) -> list[str]:
+    """Gives a sentence for each right that is missing or too much, in a fixed order; policies are not among them."""
     values = {
         "schema": schema,
         "roles": list(names.roles),
@@ -81,5 +98,7 @@ def differences(connection: Connection, schema: str, names: Names) -> list[str]:
         "logins": list(names.logins),
         "writer": names.writer,
         "reader": names.reader,
+        "shared": shared,
+        "own_database": names.database,
     }
     return sorted(str(row[0]) for row in connection.execute(_QUERY, values).fetchall())

@@ -58,6 +58,21 @@ class Memory:
         return prefix(self.identity, self.database.name)
 
     @property
+    def isolation(self) -> str:
+        return str(self.provider.get("isolation", "Schema"))
+
+    @property
+    def home(self) -> Database:
+        """The database that the home is in."""
+        own = self.isolation == "Database"
+        return dataclasses.replace(self.database, name=self.prefix) if own else self.database
+
+    @property
+    def lock(self) -> str:
+        """What the home's lock is named after."""
+        return f"database:{self.prefix}" if self.isolation == "Database" else self.schema
+
+    @property
     def writer(self) -> Login:
         return Login(f"{self.prefix}_rw_a", self.password)
 
@@ -67,7 +82,7 @@ class Memory:
         return Login(f"{self.prefix}_ro_a", self.reader_password)
 
     def connect(self) -> Connection:
-        return self.database.connect(self.writer)
+        return self.home.connect(self.writer)
 
     def hold(self) -> Connection:
         """Holds the home's lock as another provisioner would, until the connection is closed."""
@@ -75,7 +90,7 @@ class Memory:
         holder.execute(
             "SELECT pg_advisory_lock(('x' || left(encode(sha256(convert_to('memory-home', 'UTF8') || '\\x00'::bytea"
             " || convert_to(%s, 'UTF8')), 'hex'), 16))::bit(64)::bigint)",
-            [self.schema],
+            [self.lock],
         )
         return holder
 
@@ -110,7 +125,7 @@ class Memory:
                 "roleManagement": "SQL",
                 **self.provider,
             },
-            "database": self.database.name,
+            "database": self.home.name,
             "access": {"readerRole": None, "writerRole": None},
             "dataset": {"name": self.dataset, "schema": self.schema, "searchConfig": self.search_config},
             "embeddings": {"enabled": True, "dimension": 3, "metric": "cosine", "storage": "auto", **self.embeddings},

@@ -51,7 +51,7 @@ def test_extension_missing_and_installed(postgres18: Postgres, command: Command)
         memory = Memory(database)
         answer = command.probe(memory)
         assert (answer.code, answer.report["code"], answer.report["reason"]) == (0, 10, "ExtensionMissing")
-        assert answer.report["server"]["capabilities"] == ["create-on-database", "createrole"]
+        assert answer.report["server"]["capabilities"] == ["create-on-database", "createdb", "createrole"]
         without = command.probe(memory.but(provider={"enablePgVector": False}))
         assert without.report["code"] == 0
         as_superuser = command.run("probe", memory.probe_document(), database.server.superuser)

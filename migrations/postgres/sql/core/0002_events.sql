@@ -47,6 +47,7 @@ CREATE TRIGGER memory_events_hold_truncate
 -- Makes the partitions of this month (UTC) and of p_months after it that are not there; returns how many it made.
 -- Attached rather than created in place: that blocks neither readers nor writers of the other partitions. A month whose
 -- rows stand in DEFAULT already, or that other partitions cover, is left as it is: its events are where reads find them.
+-- Where the parent has row-level security, a partition gets it too, and without a policy nobody reads around the parent.
 CREATE FUNCTION @{schema}.memory_ensure_event_partitions(p_months integer DEFAULT 12) RETURNS integer
 LANGUAGE plpgsql
 SET search_path = @{schema}, pg_temp
@@ -57,6 +58,7 @@ DECLARE
     month timestamp;
     name text;
     made integer := 0;
+    guarded CONSTANT boolean := c.relrowsecurity FROM pg_class c WHERE c.oid = '@{schema}.memory_events'::regclass;
 BEGIN
     LOCK TABLE @{schema}.memory_events IN SHARE UPDATE EXCLUSIVE MODE;
     FOR ahead IN 0 .. p_months LOOP
@@ -73,6 +75,9 @@ BEGIN
                 'CREATE TRIGGER memory_events_hold_truncate BEFORE TRUNCATE ON @{schema}.%I '
                 'FOR EACH STATEMENT EXECUTE FUNCTION @{schema}.memory_refuse_truncate(''rows'')', name
             );
+            IF guarded THEN
+                EXECUTE format('ALTER TABLE @{schema}.%I ENABLE ROW LEVEL SECURITY', name);
+            END IF;
             made := made + 1;
         EXCEPTION WHEN check_violation OR invalid_object_definition THEN
             RAISE WARNING 'no partition % was made: %', name, SQLERRM;
