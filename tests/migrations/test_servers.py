@@ -6,13 +6,13 @@ import pytest
 from tests.postgres import Database, Postgres
 
 
-def test_admin_makes_roles_and_schemas_and_is_not_superuser(any_database: Database) -> None:
+def test_admin_makes_roles_schemas_and_databases_and_is_not_superuser(any_database: Database) -> None:
     with any_database.connect() as connection:
         row = connection.execute(
             "SELECT rolsuper, rolcreaterole, rolcreatedb, rolbypassrls, rolreplication,"
             " has_database_privilege(current_database(), 'CREATE') FROM pg_roles WHERE rolname = current_user"
         ).fetchone()
-        assert row == (False, True, False, False, False, True)
+        assert row == (False, True, True, False, False, True)
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute("SELECT pg_read_file('postgresql.conf')")
 

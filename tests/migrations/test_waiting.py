@@ -94,12 +94,12 @@ def test_connection_that_breaks_in_a_step_begins_again(
     broken: list[bool] = []
     repair = grants.repair
 
-    def cut(connection: psycopg.Connection[tuple[object, ...]], *arguments: object) -> None:
+    def cut(connection: psycopg.Connection[tuple[object, ...]], *arguments: object, **options: object) -> None:
         if not broken:
             broken.append(True)
             with memory.database.superuser() as superuser:
                 superuser.execute("SELECT pg_terminate_backend(%s)", [connection.info.backend_pid])
-        repair(connection, *arguments)  # type: ignore[arg-type]  # handed through
+        repair(connection, *arguments, **options)  # type: ignore[arg-type]  # handed through
 
     monkeypatch.setattr(grants, "repair", cut)
     answer = command.provision(memory)
@@ -129,7 +129,7 @@ def test_connection_that_breaks_while_the_lock_is_waited_for(memory: Memory, com
 def test_connections_that_break_until_the_deadline_are_30(
     memory: Memory, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def cut(connection: psycopg.Connection[tuple[object, ...]], *_: object) -> None:
+    def cut(connection: psycopg.Connection[tuple[object, ...]], *_: object, **__: object) -> None:
         with memory.database.superuser() as superuser:
             superuser.execute("SELECT pg_terminate_backend(%s)", [connection.info.backend_pid])
         connection.execute("SELECT 1")
