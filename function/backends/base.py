@@ -93,6 +93,15 @@ class Backend(Protocol):
         """Secret in `namespace` from whose `ca.crt` the probe learns the CA; None when the provider's spec says it."""
         ...
 
+    @property
+    def isolation(self) -> str:
+        """What a Memory has for itself; its data stays in what it was made in."""
+        ...
+
+    def conflict(self, memory: Memory) -> str | None:
+        """Say where the spec of a Memory and that of its provider exclude each other, None when they do not."""
+        ...
+
     def refusal(self, memory: Memory) -> str | None:
         """Say why this backend cannot do what a Memory wants, None when it can."""
         ...
@@ -116,6 +125,6 @@ class Backend(Protocol):
         """
         ...
 
-    def binding(self, memory: Memory, username: str, password: str) -> Mapping[str, str]:
-        """Give the entries of a connection Secret."""
+    def binding(self, memory: Memory, database: str, username: str, password: str) -> Mapping[str, str]:
+        """Give the entries of a connection Secret; `database` is `database_of` the Memory."""
         ...

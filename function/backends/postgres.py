@@ -1,4 +1,4 @@
-"""PostgreSQL: role management SQL, isolation Schema."""
+"""PostgreSQL: a schema, a database, or the rows of a shared schema for each Memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PATH = "spec.postgres"
 
 @dataclass(frozen=True)
 class PostgresBackend:
-    """A provider of type postgres; one database, a schema per Memory."""
+    """A provider of type postgres; what a Memory has there for itself is its `isolation`."""
 
     provider: Provider
 
@@ -148,7 +148,7 @@ class PostgresBackend:
 
     @cached_property
     def entrance(self) -> Place:
-        """The pooler where there is one; it serves the same database."""
+        """The pooler where there is one; it serves the same databases."""
         pooler = self.spec.pooler
         return Place(pooler.host, pooler.port, self.place.database) if pooler else self.place
 
@@ -170,6 +170,16 @@ class PostgresBackend:
         if cluster is None or self.spec.ssl_mode == "disable":
             return None
         return f"{cluster.name}-ca"
+
+    def conflict(self, memory: Memory) -> str | None:
+        """A shared schema is one, and both sides name it."""
+        shared = self.spec.schema_ if self.isolation == "Dataset" else None
+        if shared and memory.dataset.schema_ != shared:
+            return (
+                f'dataset.schema "{memory.dataset.schema_}" differs from provider "{self.provider.title}" schema '
+                f'"{shared}": set one of them'
+            )
+        return None
 
     def refusal(self, memory: Memory) -> str | None:
         """Embeddings need pgvector."""
@@ -220,7 +230,7 @@ class PostgresBackend:
             made.append(LoginSlot(name, role, slot, state(name, slot) if wanted[role] else "closed"))
         return tuple(made)
 
-    def binding(self, memory: Memory, username: str, password: str) -> Mapping[str, str]:
+    def binding(self, memory: Memory, database: str, username: str, password: str) -> Mapping[str, str]:
         """Give the connection Secret's entries; `endpoint, database, schema, username, password` are the promise."""
         place, ca = self.entrance, self.ca
         entries = {
@@ -229,11 +239,11 @@ class PostgresBackend:
             "endpoint": place.endpoint,
             "host": place.host,
             "port": str(place.port),
-            "database": place.database,
+            "database": database,
             "schema": memory.dataset.schema_,
             "username": username,
             "password": password,
-            "uri": self._uri(username, password, has_ca=ca is not None),
+            "uri": self._uri(database, username, password, has_ca=ca is not None),
             "dataset": memory.dataset.name,
             "contract": CONTRACT,
         }
@@ -243,13 +253,12 @@ class PostgresBackend:
             entries |= {"sslmode": self.spec.ssl_mode, "ca.crt": ca, "certificates": ca}
         return entries
 
-    def _uri(self, username: str, password: str, *, has_ca: bool) -> str:
+    def _uri(self, database: str, username: str, password: str, *, has_ca: bool) -> str:
         mode = self.spec.ssl_mode
         query = f"sslmode={mode}"
         if mode == "verify-full" and not has_ca:
             # Without a file of CAs libpq would refuse to verify; the public ones are meant. It refuses these with
             # verify-ca: anybody can get a certificate from a public CA.
             query += "&sslrootcert=system"
-        place = self.entrance
         userinfo = f"{quote(username, safe='')}:{quote(password, safe='')}"
-        return f"postgresql://{userinfo}@{place.endpoint}/{quote(place.database, safe='')}?{query}"
+        return f"postgresql://{userinfo}@{self.entrance.endpoint}/{quote(database, safe='')}?{query}"

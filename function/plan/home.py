@@ -49,6 +49,11 @@ class Home:
         return self.subject.identity.roles(self.backend.place.database)
 
     @cached_property
+    def database(self) -> str:
+        """The database that the home is in."""
+        return self.backend.database_of(self.subject.identity)
+
+    @cached_property
     def document(self) -> Document:
         """The request document for the current spec."""
         subject = self.subject
@@ -59,7 +64,7 @@ class Home:
             "epoch": self.rotation.epoch,
             "keyId": self.rotation.key.key_id,
             "provider": self.backend.request(),
-            "database": self.backend.database_of(subject.identity),
+            "database": self.database,
             "logins": [self._login(each) for each in self.logins],
             "adoption": self._adoption(),
             "report": {"namespace": self.backend.namespace, "name": names.report(subject.identity.id12)},
@@ -183,7 +188,8 @@ class Home:
 
     def _entries(self, role: Literal["rw", "ro"]) -> Mapping[str, str]:
         login = names.login(self.prefix, role, self.rotation.slot)
-        return self.backend.binding(self.subject.spec, login, self.credential(login).password(self.rotation.key))
+        password = self.credential(login).password(self.rotation.key)
+        return self.backend.binding(self.subject.spec, self.database, login, password)
 
     def connection_details(self, decision: Decision) -> Mapping[str, bytes]:
         """What Crossplane is to write, for a composite without a claim that names a Secret.
@@ -236,7 +242,7 @@ class Home:
         """The status: what is applied changes only with a complete Job."""
         noted = dict(self.subject.status)
         note = attempts.noted(decision, self.situation, self._job_name(decision))
-        noted |= {"provider": self.found.pin(self.backend.place), "provision": dict(note)}
+        noted |= {"provider": self.found.pin(self.backend), "provision": dict(note)}
         noted["delivery"] = self.settings.delivery
         before = self.rotation.before.applied
         if before:
@@ -248,12 +254,11 @@ class Home:
         return noted
 
     def _applied(self) -> dict[str, Any]:
-        place, spec = self.backend.entrance, self.subject.spec
         applied: dict[str, Any] = {
             "providerType": self.found.provider.spec.type,
-            "endpoint": place.endpoint,
-            "database": place.database,
-            "schema": spec.dataset.schema_,
+            "endpoint": self.backend.entrance.endpoint,
+            "database": self.database,
+            "schema": self.subject.spec.dataset.schema_,
             "credentials": self.rotation.done.shown,
         }
         if self._answer.modules:

@@ -18,13 +18,13 @@ from function.state import Provider, Requirement
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from function.backends.base import Place
+    from function.backends.base import Backend
     from function.model import ProviderRef
 
 Via = Literal["Namespace", "Claim", "Shared"]
 KIND = "XMemoryProvider"
 # What a Memory with data is held to, and what is fixed as soon as a provider was found.
-SERVER = ("type", "host", "port", "database")
+SERVER = ("type", "host", "port", "database", "isolation")
 _FOUND = ("via", "namespace", "type")
 
 
@@ -64,9 +64,9 @@ class Found:
     provider: Provider
     via: Via
 
-    def pin(self, place: Place) -> dict[str, Any]:
+    def pin(self, backend: Backend) -> dict[str, Any]:
         """What `status.provider` remembers."""
-        provider = self.provider
+        provider, place = self.provider, backend.place
         namespace = {"namespace": provider.claim[0]} if provider.claim else {}
         return {
             "name": provider.title,
@@ -77,6 +77,7 @@ class Found:
             "host": place.host,
             "port": place.port,
             "database": place.database,
+            "isolation": backend.isolation,
         }
 
 
@@ -114,10 +115,10 @@ def find(answers: Mapping[str, tuple[Mapping[str, Any], ...]], wish: Wish) -> Fo
     raise Blocked(conditions.provider_not_found(wish.ref.name, _places(wish)))
 
 
-def hold(found: Found, place: Place, wish: Wish) -> None:
+def hold(found: Found, backend: Backend, wish: Wish) -> None:
     """Compare a provider with what was pinned under the same ref.
 
-    Before the Memory has a home, a platform team may still correct host, port and database.
+    Before the Memory has a home, a platform team may still correct host, port, database and isolation.
 
     Raises:
         Blocked: Changed, with what was and what is.
@@ -125,11 +126,12 @@ def hold(found: Found, place: Place, wish: Wish) -> None:
     if not wish.is_pinned:
         return
     fixed = [*(_FOUND if "via" in wish.pinned else ()), *(SERVER if wish.provisioned else ())]
-    now = found.pin(place)
+    # A Memory from before the isolation was noted has a schema.
+    before, now = {"isolation": "Schema", **wish.pinned}, found.pin(backend)
     differences = [
-        f"{field} was {wish.pinned.get(field, 'none')} and is {now.get(field, 'none')}"
+        f"{field} was {before.get(field, 'none')} and is {now.get(field, 'none')}"
         for field in dict.fromkeys(fixed)
-        if wish.pinned.get(field) != now.get(field)
+        if before.get(field) != now.get(field)
     ]
     if differences:
         raise Blocked(conditions.provider_changed(found.provider.title, differences))

@@ -20,6 +20,7 @@ from function.state import Plan
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from function.backends.base import Backend
     from function.conditions import Condition
     from function.plan.lookup import Found
     from function.state import Inputs, Requirement
@@ -68,12 +69,7 @@ def _compose(subject: Subject, settings: MemoryInput, asked: list[Requirement], 
     provider = _provider(subject, settings, asked)
     said.append(provider_condition(provider))
     home = Home(subject, settings, provider, backend_of(provider.provider), _rotation(subject, settings))
-    refusal = home.backend.refusal(subject.spec)
-    if refusal:
-        raise Blocked(conditions.not_provisioned("ModuleUnsupported", refusal))
-    denial = home.backend.denial(subject.spec)
-    if denial:
-        raise Blocked(conditions.not_provisioned("PermissionDenied", denial))
+    _check_wishes(home.backend, subject.spec)
     decision = attempts.decide(subject.attempts, home.situation)
     resources = home.resources(decision)
     stands = (*said, *home.conditions(decision))
@@ -88,6 +84,17 @@ def _compose(subject: Subject, settings: MemoryInput, asked: list[Requirement], 
         connection_details=home.connection_details(decision),
         ttl_seconds=STABLE_SECONDS if all(each.status for each in stands) and ready else CONVERGING_SECONDS,
     )
+
+
+def _check_wishes(backend: Backend, spec: Memory) -> None:
+    """Refuse what the provider's spec alone rules out; the rest is for the Job to find out."""
+    for reason, problem in (
+        ("SchemaConflict", backend.conflict(spec)),
+        ("ModuleUnsupported", backend.refusal(spec)),
+        ("PermissionDenied", backend.denial(spec)),
+    ):
+        if problem:
+            raise Blocked(conditions.not_provisioned(reason, problem))
 
 
 def _check_delivery(subject: Subject, settings: MemoryInput) -> None:
@@ -113,7 +120,7 @@ def _provider(subject: Subject, settings: MemoryInput, asked: list[Requirement])
     try:
         backend.check_delivery(settings.delivery)
         backend.check(settings.claimed_providers)
-        lookup.hold(found, backend.place, wish)
+        lookup.hold(found, backend, wish)
         _ = backend.ca
     except InvalidSpec as error:
         raise Blocked(conditions.provider_invalid(found.provider.title, str(error))) from None

@@ -389,6 +389,7 @@ def test_status_says_what_is_applied() -> None:
         "host": "db.example.com",
         "port": 5432,
         "database": "app",
+        "isolation": "Schema",
     }
 
 
