@@ -89,7 +89,7 @@ class Package:
         """Chooses the Composition of a composite: by reference, by labels, or the XRD's default.
 
         Raises:
-            UserError: There is none.
+            UserError: There is none, or it needs provider-kubernetes, which does not run here.
         """
         spec = composite["spec"]
         wanted = spec.get("compositionSelector", {}).get("matchLabels")
@@ -99,11 +99,22 @@ class Package:
             labels = one["metadata"].get("labels", {})
             chosen = one["metadata"]["name"] == name if not wanted else wanted.items() <= labels.items()
             if chosen and one["spec"]["compositeTypeRef"]["kind"] == composite["kind"]:
-                return one
+                return _without_objects(one)
         msg = (
             f"there is no Composition for {composite['kind']} with {f'labels {wanted}' if wanted else f'name {name!r}'}"
         )
         raise UserError(msg)
+
+
+def _without_objects(composition: Object) -> Object:
+    if any(step["input"].get("delivery") == "Object" for step in composition["spec"]["pipeline"]):
+        name = composition["metadata"]["name"]
+        msg = (
+            f'Composition "{name}" delivers by provider-kubernetes, which does not run here: '
+            "leave out what chooses it (spec.compositionRef, spec.compositionSelector)"
+        )
+        raise UserError(msg)
+    return composition
 
 
 def load(root: Path = ROOT) -> Package:

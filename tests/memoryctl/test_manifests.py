@@ -171,6 +171,7 @@ def test_the_composition_of_a_composite(package: Package, spec: Object, name: st
     [
         ({"compositionRef": {"name": "memoryprovider"}}, "no Composition for XMemory with name 'memoryprovider'"),
         ({"compositionSelector": {"matchLabels": {"provider": "s3"}}}, "with labels {'provider': 's3'}"),
+        ({"compositionRef": {"name": "memory-object"}}, 'Composition "memory-object" delivers by provider-kubernetes'),
     ],
 )
 def test_a_composition_that_is_not_there(package: Package, spec: Object, sentence: str) -> None:
