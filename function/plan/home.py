@@ -222,8 +222,7 @@ class Home:
     def _credentials(self, decision: Decision) -> Condition:
         namespace, name = self.subject.binding_ref(self.backend.namespace)
         if self.subject.has_binding:
-            is_copied = bool(self.subject.own_ref and self.subject.claim)
-            return conditions.credentials_ready(name, namespace, is_copied=is_copied)
+            return conditions.credentials_ready(name, namespace, is_copied=self.subject.is_copied)
         if decision.phase == "Complete":
             return conditions.waiting_for_secret(name, namespace)
         return conditions.waiting_for_backend()
@@ -271,7 +270,7 @@ class Home:
         refs: dict[str, Any] = {}
         if self.subject.has_binding:
             refs = {"connectionSecretRef": {"name": name, "namespace": namespace}}
-            if not (self.subject.own_ref and self.subject.claim):
+            if not self.subject.is_copied:
                 # A claim's binding is in its own namespace, and under which name Crossplane does not say.
                 refs["binding"] = {"name": name}
         if self.subject.spec.access.read_only_secret and names.BINDING_READER in self.subject.inputs.observed:

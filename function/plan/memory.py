@@ -73,7 +73,9 @@ def _compose(subject: Subject, settings: MemoryInput, asked: list[Requirement], 
     decision = attempts.decide(subject.attempts, home.situation)
     resources = home.resources(decision)
     stands = (*said, *home.conditions(decision))
-    ready = decision.phase == "Complete" and home.is_rotated and home.is_handed_out
+    # Between the steps of a rotation too, where Crossplane copies the Secret for the app: it does so only then.
+    is_rotated = home.is_rotated or subject.is_copied
+    ready = decision.phase == "Complete" and is_rotated and home.is_handed_out
     return Plan(
         resources=resources,
         conditions=stands,

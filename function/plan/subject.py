@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from function import delivery, names
+from function import conditions, delivery, names
 from function.plan import attempts, document, lookup
 from function.plan.rotation import Applied, Before, latest
 from function.resources import secret
@@ -104,7 +104,26 @@ class Subject:
         held = {written, reading if self.spec.access.read_only_secret else ""} - {""}
         noted = Applied.read(self.status.get("credentials", {}))
         applied = latest(noted, Applied.read(self.applied), names.slot_of_login(written))
-        return Before(applied, document.states(self.applied), frozenset(held), self.has_home)
+        states = document.states(self.applied)
+        if self._is_copy_late():
+            held |= {login for login, state in states.items() if state == "draining"}
+        return Before(applied, states, frozenset(held), self.has_home)
+
+    @property
+    def is_copied(self) -> bool:
+        """Whether the app has a copy of the Secret that Crossplane writes, and not that one itself."""
+        return self.own_ref is not None and self.claim is not None
+
+    def _is_copy_late(self) -> bool:
+        """Whether the app's copy may still hold the login of before; the copy itself is not to be seen.
+
+        Crossplane makes it whenever the composite is Ready. A step that has begun did so after that.
+        """
+        if not self.is_copied:
+            return False
+        ready = conditions.observed(self.inputs.composite, "Ready") or {}
+        has_begun = self.status.get("provision", {}).get("hash") != self.applied.get("hash")
+        return ready.get("status") != "True" and not has_begun
 
     def _held(self, key: str) -> str:
         """Name of the login that a connection Secret holds, "" when it is not observed."""

@@ -8,7 +8,7 @@ from typing import Any
 import cel
 import pytest
 from cel import stdlib
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from function import names
@@ -290,6 +290,78 @@ def test_the_binding_is_handed_to_crossplane() -> None:
     assert "spec.writeConnectionSecretToRef of the claim" in answer.message("CredentialsReady")
     assert answer.status["delivery"] == "Object"
     assert run(settled).conditions["CredentialsReady"] == (True, "Available")
+
+
+CHANGES = st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=3)
+
+
+@settings(max_examples=15, deadline=None)
+@example([(1, True)], set())
+@example([(2, False)], {2, 3})
+@given(CHANGES, st.sets(st.integers(0, 40)))
+def test_no_rotation_takes_the_login_from_under_the_apps_copy(changes: list[tuple[int, bool]], lost: set[int]) -> None:
+    """Crossplane copies the Secret for the app only while the composite is Ready, and may fail to say so (`lost`)."""
+    now, answer = settle(delivered(world()))
+    held = dict(now.published)
+    verifiers = _verifiers(answer)
+    epoch, tick = 0, 0
+    for more, revoke in changes:
+        epoch += more
+        now = now.with_spec(credentials={"epoch": epoch, "revokeOld": revoke})
+        for _ in range(40):
+            tick += 1
+            after, answer = step(now, time=f"2026-02-01T00:{tick // 60:02}:{tick % 60:02}Z")
+            for key in set(answer.jobs()) - set(now.observed):
+                document = _document(answer, key.split("-")[1])
+                (login,) = [each for each in document["logins"] if each["name"] == held["username"].decode()]
+                assert login["state"] != "closed"
+                assert login.get("verifier", verifiers[held["password"]]) == verifiers[held["password"]]
+            if answer.ready and tick not in lost:
+                verifiers |= _verifiers(answer)
+                held = dict(after.published)
+            elif answer.ready:
+                after = _unsaid(after)
+            if after == now and tick not in lost:
+                break
+            now = after
+        assert answer.ready
+        assert answer.status["credentials"]["epoch"] == epoch
+        assert held == now.published, "the app has the newest in the end"
+
+
+def test_a_step_that_failed_is_not_given_up_for_the_one_before() -> None:
+    """Whether the app has its copy is asked before a step, not while the composite is not Ready because of it."""
+    now, _ = settle(delivered(world()))
+    now = now.with_spec(credentials={"epoch": 1, "revokeOld": True})
+    started: list[str] = []
+    for hour in range(8):
+        after, answer = step(now, time=f"2026-02-01T{hour:02}:00:00Z", code=13 if len(started) > 1 else 0)
+        started += sorted(set(answer.jobs()) - set(now.observed))
+        now = after
+    assert len(started) == 2
+    assert _document(run(now), started[1].split("-")[1])["logins"][0]["state"] == "closed"
+    assert run(now).conditions["Provisioned"] == (False, "PermissionDenied")
+
+
+def _document(answer: Answer, content: str) -> Object:
+    text = secret_entries(asked(answer.resources[f"request-{content}"]))["request.json"]
+    found: Object = json.loads(text)
+    return found
+
+
+def _verifiers(answer: Answer) -> dict[bytes, str]:
+    """The verifier of the password that is handed out."""
+    details = answer.response.desired.composite.connection_details
+    document = _document(answer, answer.status["provision"]["hash"])
+    (verifier,) = [each["verifier"] for each in document["logins"] if each["name"] == details["username"].decode()]
+    return {details["password"]: verifier}
+
+
+def _unsaid(now: World) -> World:
+    """The composite without the word that it is Ready: it was not written, and nothing was copied."""
+    status = now.xr["status"]
+    others = [each for each in status["conditions"] if each["type"] != "Ready"]
+    return now.but(xr={**now.xr, "status": {**status, "conditions": others}})
 
 
 def test_credentials_are_ready_when_crossplane_has_published_them() -> None:
