@@ -15,6 +15,7 @@ PROVIDER_READY = "ProviderReady"
 CREDENTIALS_READY = "CredentialsReady"
 PROVISIONED = "Provisioned"
 BACKEND_READY = "BackendReady"
+REAPER_READY = "ReaperReady"
 
 # What the migrations image says by its exit code (provisioning.md); a contract test compares it with the image's table.
 REASONS_BY_EXIT_CODE = {
@@ -268,6 +269,26 @@ def backend_ready(version: str) -> Condition:
 def backend_not_ready(reason: str, message: str) -> Condition:
     """Say what the probe found."""
     return false(BACKEND_READY, reason, message)
+
+
+def reaper_waits() -> Condition:
+    """Say that the reaper has not looked yet."""
+    return true(REAPER_READY, "Waiting", "the reaper has not run yet with this spec: it runs every five minutes")
+
+
+def reaper_works(found: str) -> Condition:
+    """Say what the reaper found."""
+    return true(REAPER_READY, "Available", found)
+
+
+def reaper_fails(reason: str, message: str) -> Condition:
+    """Say why the reaper does nothing, or not all."""
+    return false(REAPER_READY, reason, message)
+
+
+def cronjob_failed(cronjob: str, namespace: str) -> str:
+    """Say which CronJob's last run did not succeed."""
+    return f'the last run of CronJob "{cronjob}" in namespace "{namespace}" did not succeed: look at its pods'
 
 
 def observed(composite: Mapping[str, Any], kind: str) -> Mapping[str, Any] | None:

@@ -119,7 +119,7 @@ def _again(resource: Resource, wrapper: Mapping[str, Any], answer: str) -> Resou
 def _new(manifest: Manifest, settings: Mapping[str, Any], answer: str) -> Manifest:
     reference = {"name": MemoryInput.read(settings, "input").object.provider_config_ref.name}
     metadata = manifest["metadata"]
-    name = names.delivered(manifest["kind"], metadata["namespace"], metadata["name"])
+    name = names.delivered(manifest["kind"], metadata.get("namespace", ""), metadata["name"])
     return _object(name, manifest, reference, answer, {})
 
 

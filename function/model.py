@@ -272,6 +272,11 @@ class MemoryProvider(Model):
     deletion_grace: Annotated[str, Field(pattern=r"^[0-9]{1,6}[smh]$", max_length=7)] = "72h"
     postgres: Postgres | None = None
 
+    @property
+    def deletion_grace_seconds(self) -> int:
+        """`deletionGrace` in seconds."""
+        return int(self.deletion_grace[:-1]) * {"s": 1, "m": 60, "h": 3600}[self.deletion_grace[-1]]
+
 
 class Migrations(Model):
     """Which image the Jobs run, and which provisioning contract it fulfils."""

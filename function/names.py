@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 RETRY_ANNOTATION = f"{GROUP}/retry"
+REAP_ANNOTATION = f"{GROUP}/reap"
 MANAGER = "function-memory"
 
 LABEL_CLAIM_NAME = "crossplane.io/claim-name"
@@ -32,7 +33,7 @@ _REQUEST_KEY = re.compile(r"^request-([0-9a-f]{10})$")
 _JOB_KEY = re.compile(r"^(provision|probe)-([0-9a-f]{10})(?:-[1-9][0-9]*)?$")
 _OUR_KEY = re.compile(
     r"^(binding|binding-reader|request-[0-9a-f]{10}|provision-[0-9a-f]{10}-[1-9][0-9]*|probe-[0-9a-f]{6}([0-9a-f]{4})?"
-    r"|(report|report-role|report-binding|service-account)-[0-9a-f]{6})$"
+    r"|(report|report-role|report-binding|service-account|reaper|reaper-binding|reaper-cluster-binding)-[0-9a-f]{6})$"
 )
 _LABEL_MAX = 63
 _NAME_MAX = 253

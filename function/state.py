@@ -105,6 +105,7 @@ class Provider:
         spec: Its spec.
         status: What its probe published. Shared: never change it.
         retry: Value of the retry annotation, "" without one.
+        approved: Value of the reap annotation, "" without one.
     """
 
     name: str
@@ -113,6 +114,7 @@ class Provider:
     spec: MemoryProvider
     status: Mapping[str, Any]
     retry: str
+    approved: str
 
     @property
     def title(self) -> str:

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from migrations import log, report, termination
+from migrations.composites import Cluster
 from migrations.deadline import DEFAULT_SECONDS, Deadline
 from migrations.errors import Code, CommandError
 from migrations.postgres.connection import Admin
 from migrations.postgres.probe import probe
 from migrations.postgres.provision import provision
+from migrations.postgres.reap import reap
 from migrations.report import Report
-from migrations.request import ProbeRequest, ProvisionRequest, parse, read_document, read_file
+from migrations.request import ProbeRequest, ProvisionRequest, ReapRequest, parse, read_document, read_file
 
 
 class _Parser(argparse.ArgumentParser):
@@ -31,18 +33,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        The exit code, see `migrations.errors.Code`; `probe` gives 0 whenever it could write its answer.
+        The exit code, see `migrations.errors.Code`; `probe` and `reap` give 0 whenever they could write their
+        answer: the next run is minutes away, and the answer says what is wrong.
     """
     parser = _Parser(prog="python -m migrations", description="Prepares a backend for one Memory.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     commands.add_parser("provision", help="make the home of a Memory what its request says")
     commands.add_parser("probe", help="say what the backend is and what it lets us do")
+    commands.add_parser("reap", help="close the logins of Memories that are gone, and drop what may be dropped")
     command = parser.parse_args(arguments).command
     raw: Any = None
     try:
         directory = Path(os.environ.get("MEMORY_DIR", "/memory"))
         raw = read_document(directory)
-        answer = _probe(raw, directory) if command == "probe" else _provision(raw, directory)
+        answer = {"provision": _provision, "probe": _probe, "reap": _reap}[command](raw, directory)
     except CommandError as error:
         answer = _failed(raw, error)
     except Exception as error:  # noqa: BLE001  whatever it is, the function must hear of it
@@ -51,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = f"unexpected {type(error).__name__}: this is a fault of the migrations image, see the Job's log"
         answer = _failed(raw, CommandError(Code.JOB_FAILED, message))
     written = report.publish(command, answer.to_json(), _target(raw))
-    if command == "probe":
+    if command in {"probe", "reap"}:
         return Code.SUCCEEDED if written else Code.JOB_FAILED
     return answer.code
 
@@ -74,6 +78,14 @@ def _probe(raw: Any, directory: Path) -> Report:
     if error:
         return Report(request.hash, error.code, error.message, sqlstate=error.sqlstate, details=details)
     return Report(request.hash, Code.SUCCEEDED, f"{admin.server} is ready for Memories", details=details)
+
+
+def _reap(raw: Any, directory: Path) -> Report:
+    deadline = _deadline()
+    request = parse(raw, ReapRequest)
+    admin = Admin.load(request.provider, directory)
+    done = reap(request, admin, Cluster(request), deadline)
+    return Report(request.hash, done.code, done.message, details={"homes": done.counts})
 
 
 def _failed(raw: Any, error: CommandError) -> Report:

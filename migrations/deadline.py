@@ -24,6 +24,11 @@ class Deadline:
         """Gives the end of waiting for a Job that is ended after this many seconds."""
         return cls(time.monotonic() + seconds - min(RESERVE_SECONDS, seconds * RESERVE_SHARE))
 
+    @classmethod
+    def in_seconds(cls, seconds: float) -> "Deadline":
+        """Gives the end of waiting that begins now."""
+        return cls(time.monotonic() + seconds)
+
     @property
     def remaining(self) -> float:
         """Seconds that are left, 0 when it has passed."""

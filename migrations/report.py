@@ -3,20 +3,17 @@
 import http.client
 import json
 import os
-import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from migrations import log
+from migrations import apiserver, log
 from migrations.errors import Code
 
 # The right to write comes from a RoleBinding that is made while the Job starts.
 PATIENCE_SECONDS = 20.0
 PAUSE_SECONDS = 0.5
-SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-TIMEOUT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ def publish(key: str, text: str, target: tuple[str, str] | None) -> bool:
     """Writes the answer where it is read, then as the log's last line.
 
     Args:
-        key: `provision` or `probe`.
+        key: The command: `provision`, `probe` or `reap`.
         text: The report as JSON.
         target: Namespace and name of the ConfigMap, None when the request did not say.
 
@@ -91,19 +88,6 @@ def _patch_patiently(namespace: str, name: str, key: str, text: str) -> None:
 
 def _patch_config_map(namespace: str, name: str, key: str, text: str) -> int:
     """Gives the status that the API server answers with."""
-    token = (SERVICE_ACCOUNT / "token").read_text(encoding="utf-8").strip()
-    context = ssl.create_default_context(cafile=str(SERVICE_ACCOUNT / "ca.crt"))
-    host, port = os.environ["KUBERNETES_SERVICE_HOST"], int(os.environ.get("KUBERNETES_SERVICE_PORT", "443"))
-    connection = http.client.HTTPSConnection(host, port, timeout=TIMEOUT_SECONDS, context=context)
-    try:
-        connection.request(
-            "PATCH",
-            f"/api/v1/namespaces/{namespace}/configmaps/{name}",
-            body=json.dumps({"data": {key: text}}).encode(),
-            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/merge-patch+json"},
-        )
-        answer = connection.getresponse()
-        answer.read()
-    finally:
-        connection.close()
-    return answer.status
+    path = f"/api/v1/namespaces/{namespace}/configmaps/{name}"
+    status, _ = apiserver.request("PATCH", path, {"data": {key: text}}, "application/merge-patch+json")
+    return status

@@ -132,11 +132,31 @@ class ProbeRequest(_Model):
     report: ReportTarget
 
 
+class Claim(_Model):
+    """The claim of a provider that is a tenant's."""
+
+    namespace: Text
+    name: Text
+
+
+class ReapRequest(ProbeRequest):
+    """What `reap` reads."""
+
+    # None for a provider of the platform's: its homes are those of any namespace.
+    claim: Claim | None
+    # How long after its logins were closed a home is kept whose deletion policy says Delete.
+    deletion_grace_seconds: Annotated[int, Field(ge=0)]
+    # What a person allows to happen although it is much at once: the mark that the report asks for, "" otherwise.
+    approved: str
+
+
 class ProvisionRequest(ProbeRequest):
     """What `provision` reads."""
 
     identity: Text
     uid: Text
+    # The composite's name: what a tenant's reaper, who does not see composites, knows it by.
+    composite: Text
     # Which epoch and root key the verifiers come from: nothing is done with them; the function reads them again.
     epoch: Annotated[int, Field(ge=0)]
     key_id: Text

@@ -60,6 +60,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def manages_by(self) -> Literal["SQL", "CNPG"]:
+        """Who makes roles and databases: our Jobs, or an operator, whose objects go with the Memory that has them."""
+        ...
+
+    @property
     def namespace(self) -> str:
         """Where Jobs run: with the Secrets that they mount."""
         ...

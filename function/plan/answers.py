@@ -63,7 +63,9 @@ class Answer(_Said):
         return tuple({each.name: each for each in modules}.values())
 
     @classmethod
-    def read(cls, observed: Mapping[str, Any] | None, key: Literal["provision", "probe"], content_hash: str) -> Self:
+    def read(
+        cls, observed: Mapping[str, Any] | None, key: Literal["provision", "probe", "reap"], content_hash: str
+    ) -> Self:
         """Read the answer to one request; another request's answer, or one that cannot be read, is none."""
         text = ((observed or {}).get("data") or {}).get(key)
         try:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from function.backends.base import Backend, State
     from function.model import Memory
+    from function.state import Provider
 
 VERSION = 1
 _texts: ContentCache[str] = ContentCache(256_000)
@@ -79,6 +80,16 @@ def states(document: Mapping[str, Any]) -> dict[str, State]:
 def probe(backend: Backend, report: str) -> dict[str, Any]:
     """What a probe needs to know."""
     return {"provider": backend.request(), "report": {"namespace": backend.namespace, "name": report}}
+
+
+def reap(backend: Backend, provider: Provider, report: str) -> dict[str, Any]:
+    """What a reaper needs to know: who it is, where it may look, and how long it waits."""
+    return {
+        **probe(backend, report),
+        "claim": {"namespace": provider.claim[0], "name": provider.claim[1]} if provider.claim else None,
+        "deletionGraceSeconds": provider.spec.deletion_grace_seconds,
+        "approved": provider.approved,
+    }
 
 
 def _canonical(body: Mapping[str, Any]) -> str:

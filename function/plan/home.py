@@ -61,6 +61,7 @@ class Home:
             **document.wishes(subject.spec),
             "identity": subject.identity.text,
             "uid": subject.uid,
+            "composite": str(subject.inputs.composite["metadata"]["name"]),
             "epoch": self.rotation.epoch,
             "keyId": self.rotation.key.key_id,
             "provider": self.backend.request(),

@@ -24,7 +24,7 @@ def service_account(settings: MemoryInput, provider: Provider) -> str:
 
 
 def task(  # noqa: PLR0913 - each is another Secret, and all are names
-    command: Literal["provision", "probe"],
+    command: Literal["provision", "probe", "reap"],
     settings: MemoryInput,
     provider: Provider,
     *,

@@ -210,6 +210,7 @@ def provider_of(composite: Mapping[str, Any]) -> Provider:
         spec=MemoryProvider.read(spec_of(composite)),
         status=composite.get("status", {}),
         retry=metadata.get("annotations", {}).get(names.RETRY_ANNOTATION, ""),
+        approved=metadata.get("annotations", {}).get(names.REAP_ANNOTATION, ""),
     )
 
 

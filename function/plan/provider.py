@@ -1,4 +1,4 @@
-"""The plan for an `XMemoryProvider`: probe its backend, and publish what the probe found."""
+"""The plan for an `XMemoryProvider`: probe its backend and publish what the probe found, and have its homes reaped."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from function.model import MemoryInput
 from function.plan import document, jobs, lookup
 from function.plan.answers import Answer
 from function.plan.kept import CONVERGING_SECONDS, STABLE_SECONDS, events, kept, project_kept, ready_when_observed
+from function.plan.reaper import Reaper
 from function.resources import job, report, secret
 from function.resources.metadata import Owner
 from function.state import Inputs, Manifest, Plan, Provider, Resource
@@ -56,7 +57,7 @@ class Probe:
 
     def plan(self) -> Plan:
         """Say everything."""
-        stands = (self.condition(),)
+        stands = (self.condition(), *self._reaper.conditions())
         return Plan(
             resources=self.resources(),
             conditions=stands,
@@ -95,7 +96,12 @@ class Probe:
         }
         if account == self._name():
             made[self._placed("service-account")] = report.service_account(self.owner, account)
+        made |= self._reaper.objects(account)
         return {**ready_when_observed(observed, made), **self._first_answer()}
+
+    @cached_property
+    def _reaper(self) -> Reaper:
+        return Reaper(self.inputs, self.settings, self.provider, self.backend, self.owner)
 
     def _first_answer(self) -> dict[str, Resource]:
         key, observed = names.probe_key(self.document.hash), self.inputs.observed
@@ -132,10 +138,7 @@ class Probe:
             reason = _REASONS.get(self._answer.code, "Unreachable")
             return conditions.backend_not_ready(reason, self._answer.message)
         if readiness.cronjob_is_stale(self.inputs.observed.get(self._placed("probe"), {})):
-            message = (
-                f'the last run of CronJob "{self._name("probe")}" in namespace "{self.backend.namespace}" '
-                "did not succeed: look at its pods"
-            )
+            message = conditions.cronjob_failed(self._name("probe"), self.backend.namespace)
             return conditions.backend_not_ready("Stale", message)
         return conditions.backend_ready(self._answer.server.version if self._answer.server else "")
 

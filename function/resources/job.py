@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 CONTAINER = "migrations"
 MOUNT = "/memory"
 PROBE_SCHEDULE = "*/5 * * * *"
-PROBE_DEADLINE_SECONDS = 120
+# What comes again every five minutes, with one attempt each time.
+_PERIODIC_DEADLINES = {"probe": 120, "reap": 240}
 _DEFAULT_DEADLINE_SECONDS = 900
 _DEFAULT_RESOURCES = {
     "requests": {"cpu": "50m", "memory": "96Mi"},
@@ -29,7 +30,7 @@ class Task:
     """One run of the migrations image.
 
     Attributes:
-        command: Its command, `provision` or `probe`.
+        command: Its command: `provision`, `probe` or `reap`.
         image: The image.
         jobs: The provider's wishes, over the Composition's.
         service_account: Whose token writes the report.
@@ -49,9 +50,8 @@ class Task:
     @property
     def deadline(self) -> int:
         """Seconds that a run may take."""
-        if self.command == "probe":
-            return PROBE_DEADLINE_SECONDS
-        return self.jobs.active_deadline_seconds or _DEFAULT_DEADLINE_SECONDS
+        periodic = _PERIODIC_DEADLINES.get(self.command)
+        return periodic or self.jobs.active_deadline_seconds or _DEFAULT_DEADLINE_SECONDS
 
 
 def job(owner: Owner, name: str, task: Task) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def cronjob(owner: Owner, name: str, task: Task) -> dict[str, Any]:
 
 
 def _job_spec(owner: Owner, task: Task) -> dict[str, Any]:
-    once = task.command == "probe"
+    once = task.command in _PERIODIC_DEADLINES
     return {
         "backoffLimit": 0 if once else 4,
         "activeDeadlineSeconds": task.deadline,

@@ -68,6 +68,10 @@ _CRONJOB: Mask = {
     "startingDeadlineSeconds": WHOLE,
     "jobTemplate": {"metadata": {"labels": _LABELS}, "spec": _JOB},
 }
+_BINDING: Mask = {
+    "roleRef": {"apiGroup": WHOLE, "kind": WHOLE, "name": WHOLE},
+    "subjects": [{"kind": WHOLE, "name": WHOLE, "namespace": WHOLE}],
+}
 _MASKS: Mapping[str, Mask] = {
     "Job": {"spec": _JOB},
     "CronJob": {"spec": _CRONJOB},
@@ -77,10 +81,8 @@ _MASKS: Mapping[str, Mask] = {
     "Role": {
         "rules": [{"apiGroups": WHOLE, "resources": WHOLE, "resourceNames": WHOLE, "verbs": WHOLE}],
     },
-    "RoleBinding": {
-        "roleRef": {"apiGroup": WHOLE, "kind": WHOLE, "name": WHOLE},
-        "subjects": [{"kind": WHOLE, "name": WHOLE, "namespace": WHOLE}],
-    },
+    "RoleBinding": _BINDING,
+    "ClusterRoleBinding": _BINDING,
 }
 
 

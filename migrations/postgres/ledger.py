@@ -43,7 +43,8 @@ CREATE TABLE memory_ledger.homes (
 # - settings: what all Memories of a shared schema have in common (`_settings`)
 # - logins: login to a digest of the verifier that it was given last: who is re-keyed loses its sessions
 # - granted: {"reader": role, "writer": role}, the roles of others that we made members of its groups
-# - gone_since: when the reaper first missed the composite, closed_at: when it closed the logins
+# - composite: the composite's name
+# - gone_since: when the reaper first missed the composite, closed_at: when it closed the logins, closed_logins: which
 _ADDED = {
     "isolation": "text NOT NULL DEFAULT 'Schema'",
     "database": "text NOT NULL DEFAULT current_database()",
@@ -51,8 +52,10 @@ _ADDED = {
     "settings": "jsonb NOT NULL DEFAULT '{}'",
     "logins": "jsonb NOT NULL DEFAULT '{}'",
     "granted": "jsonb NOT NULL DEFAULT '{}'",
+    "composite": "text NOT NULL DEFAULT ''",
     "gone_since": "timestamptz",
     "closed_at": "timestamptz",
+    "closed_logins": "text[] NOT NULL DEFAULT '{}'",
 }
 
 
@@ -123,9 +126,9 @@ def claim(connection: Connection, request: ProvisionRequest, names: Names) -> Cl
     Raises:
         CommandError: SCHEMA_CONFLICT, ADOPTION_REQUIRED or BAD_REQUEST; nothing is changed then.
     """
-    if not _exists(connection):
+    if not exists(connection):
         connection.execute(_MAKE)
-    _extend(connection)
+    extend(connection)
     found = _find(connection, request, names)
     adopted = judge(found, request, names)
     if not found.exists:
@@ -287,7 +290,12 @@ def _judge_claim(entry: Entry, request: ProvisionRequest) -> bool:
     return True
 
 
-def _exists(connection: Connection) -> bool:
+def exists(connection: Connection) -> bool:
+    """Whether this database has a ledger.
+
+    Raises:
+        CommandError: PERMISSION_DENIED when it has another admin's.
+    """
     query = """
         SELECT has_schema_privilege(n.oid, 'USAGE') FROM pg_namespace n WHERE n.nspname = 'memory_ledger'
     """
@@ -301,7 +309,7 @@ def _exists(connection: Connection) -> bool:
     return row is not None
 
 
-def _extend(connection: Connection) -> None:
+def extend(connection: Connection) -> None:
     """Adds the columns that an earlier version did not have; asking first takes no lock."""
     rows = connection.execute(
         """
@@ -394,8 +402,12 @@ def _enter(connection: Connection, request: ProvisionRequest) -> None:
 def seal(connection: Connection, request: ProvisionRequest, logins: Mapping[str, str]) -> None:
     """Notes, when all is done, whose the home is now, what the claim says of it, and the digests of its logins."""
     statement = sql.SQL(
-        "UPDATE memory_ledger.homes SET ({columns}, logins, last_seen) = ROW({values}, {logins}, now())"
-        " WHERE home = {home}"
+        """
+        UPDATE memory_ledger.homes
+        SET ({columns}, logins, last_seen, gone_since, closed_at, closed_logins)
+            = ROW({values}, {logins}, now(), NULL, NULL, '{{}}')
+        WHERE home = {home}
+        """
     )
     _write(connection, request, statement, logins=sql.Literal(json.dumps(logins)))
 
@@ -405,6 +417,7 @@ def _write(connection: Connection, request: ProvisionRequest, statement: sql.SQL
         "home": request.home,
         "identity": request.identity,
         "xr_uid": request.uid,
+        "composite": request.composite,
         "provider": request.provider.name,
         "provider_uid": request.provider.uid,
         "dataset": request.dataset.name,

@@ -51,26 +51,26 @@ def _answered(start: World, **said: Any) -> World:
     return started.but(observed={**started.observed, report: body, probe: complete(started.observed[probe])})
 
 
-def _one(answer: Answer, kind: str) -> str:
-    """The one key of a kind."""
-    (found,) = [key for key, body in answer.resources.items() if body["kind"] == kind]
+def _one(answer: Answer, kind: str, prefix: str = "") -> str:
+    """The one key of a kind, and of a prefix where there are more."""
+    (found,) = [key for key, body in answer.resources.items() if body["kind"] == kind and key.startswith(prefix)]
     return found
 
 
-def _of(answer: Answer, kind: str) -> Object:
-    return answer.resources[_one(answer, kind)]
+def _of(answer: Answer, kind: str, prefix: str = "") -> Object:
+    return answer.resources[_one(answer, kind, prefix)]
 
 
 def _spec_of_job(which: str) -> Object:
-    """Whatever runs the image: a Memory's Job, a provider's Job or its CronJob."""
-    if which == "CronJob":
-        spec: Object = _of(run(_probing()), "CronJob")["spec"]["jobTemplate"]["spec"]
+    """Whatever runs the image: a Memory's Job, a provider's Job or its CronJobs."""
+    if which in {"probe", "reaper"}:
+        spec: Object = _of(run(_probing()), "CronJob", which)["spec"]["jobTemplate"]["spec"]
     else:
         spec = _of(run(world() if which == "provision" else _probing()), "Job")["spec"]
     return spec
 
 
-every_job = pytest.mark.parametrize("which", ["provision", "first probe", "CronJob"])
+every_job = pytest.mark.parametrize("which", ["provision", "first probe", "probe", "reaper"])
 
 
 def test_a_composite_without_a_claim_is_of_no_namespace() -> None:
@@ -120,7 +120,7 @@ def test_a_retry_annotation_probes_anew() -> None:
 def test_a_cronjob_that_never_ran_makes_nothing_stale(status: Object | None) -> None:
     """The first answer is that of a Job; the CronJob's schedule comes round later."""
     settled = _answered(_probing())
-    key = _one(run(settled), "CronJob")
+    key = _one(run(settled), "CronJob", "probe")
     body = {name: value for name, value in settled.observed[key].items() if name != "status"}
     body |= {} if status is None else {"status": status}
     answer = run(settled.but(observed={**settled.observed, key: body}))
@@ -159,7 +159,7 @@ def test_conditions_and_events_are_for_claim_and_composite() -> None:
 
 
 def test_two_probes_never_run_side_by_side() -> None:
-    assert _of(run(_probing()), "CronJob")["spec"]["concurrencyPolicy"] == "Forbid"
+    assert _of(run(_probing()), "CronJob", "probe")["spec"]["concurrencyPolicy"] == "Forbid"
 
 
 @pytest.mark.parametrize("start", [world(), _probing()], ids=["memory", "provider"])
@@ -275,7 +275,13 @@ def test_bindings_live_with_the_claim_and_all_else_with_the_jobs() -> None:
     assert places.pop("binding-reader") == "team-a"
     assert sorted(key.split("-")[0] for key in places) == ["provision", "report", "report", "report", "request"]
     assert set(places.values()) == {"databases"}
-    assert {body["metadata"]["namespace"] for body in run(_probing()).resources.values()} == {"databases"}
+    provides = run(_probing()).resources
+    assert {body["metadata"].pop("namespace") for key, body in provides.items() if "cluster" not in key} == {
+        "databases"
+    }
+    assert not [key for key, body in provides.items() if "namespace" in body["metadata"]], (
+        "cluster-scoped ones have none"
+    )
 
 
 CLAIMED = ("provider-claimed", {"match_labels": {"claim-namespace": "team-a", "claim-name": "pg"}})

@@ -35,7 +35,10 @@ def test_first_answer_comes_from_a_job_and_later_ones_from_a_cronjob() -> None:
     asked, _ = step(provider_world(provider(ready=False)))
     answer = run(asked)
     kinds = sorted(body["kind"] for body in answer.resources.values())
-    assert kinds == ["ConfigMap", "CronJob", "Job", "Role", "RoleBinding", "Secret", "ServiceAccount"]
+    assert kinds == [
+        *("ClusterRoleBinding", "ConfigMap", "CronJob", "CronJob", "Job", "Role", "RoleBinding"),
+        *("Secret", "Secret", "ServiceAccount"),
+    ]
     assert answer.conditions["BackendReady"] == (False, "Probing")
     cronjob = answer.resources[_key(answer.resources, "CronJob")]
     assert cronjob["spec"]["schedule"] == "*/5 * * * *"
@@ -143,7 +146,8 @@ def test_a_changed_provider_is_probed_anew() -> None:
 
 def test_its_request_is_what_the_image_reads() -> None:
     answer = run(provider_world(provider(ready=False)))
-    entries = secret_entries(answer.resources[_key(answer.resources, "Secret")])
+    probe = next(key for key, body in answer.resources.items() if body["kind"] == "Job")
+    entries = secret_entries(answer.resources[probe.replace("probe-", "request-")])
     ProbeRequest.model_validate_json(entries["request.json"])
     assert entries["ca.crt"] == CA
 

@@ -107,6 +107,7 @@ class Memory:
             "hash": "0123456789",
             "identity": self.identity,
             "uid": self.uid,
+            "composite": f"composite-of-{self.uid}",
             "epoch": 0,
             "keyId": "630dcd29",
             "provider": {
@@ -143,6 +144,10 @@ class Memory:
             "report": {"namespace": "databases", "name": "mem-report"},
             **self.extra,
         }
+
+    def reap_document(self, grace: int = 0, approved: str = "", claim: dict[str, str] | None = None) -> dict[str, Any]:
+        more = {"deletionGraceSeconds": grace, "approved": approved, "claim": claim}
+        return self.probe_document() | more
 
     def probe_document(self) -> dict[str, Any]:
         document = self.document()

@@ -14,14 +14,16 @@ from typing import Any, ClassVar
 
 import pytest
 
-from migrations import report
+from migrations import apiserver, report
 from migrations.__main__ import main
 from tests.migrations.documents import ROOT, Command, Memory
 from tests.servers import require
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["reap"], ["provision", "--force"]], ids=["no command", "an unknown command", "an unknown option"]
+    "arguments",
+    [[], ["harvest"], ["provision", "--force"]],
+    ids=["no command", "an unknown command", "an unknown option"],
 )
 def test_usage_errors_are_64(arguments: list[str]) -> None:
     done = subprocess.run([sys.executable, "-m", "migrations", *arguments], cwd=ROOT, capture_output=True, check=False)
@@ -151,7 +153,7 @@ def api_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type
     server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    monkeypatch.setattr(report, "SERVICE_ACCOUNT", account)
+    monkeypatch.setattr(apiserver, "SERVICE_ACCOUNT", account)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.server_port))
     _ApiServer.seen.clear()

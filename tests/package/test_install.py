@@ -81,8 +81,18 @@ def granted(role: Object) -> dict[tuple[str, str], list[str]]:
 def test_crossplane_may_do_what_is_composed_and_nothing_else() -> None:
     role = one("ClusterRole", "crossplane-memory")
     assert role["metadata"]["labels"] == {"rbac.crossplane.io/aggregate-to-crossplane": "true"}
-    assert {key for rule in role["rules"] for key in rule} == {"apiGroups", "resources", "verbs"}
+    named = [rule for rule in role["rules"] if "resourceNames" in rule]
+    assert named == [
+        {
+            "apiGroups": ["rbac.authorization.k8s.io"],
+            "resources": ["clusterroles"],
+            "resourceNames": ["memory-reaper"],
+            "verbs": ["bind"],
+        }
+    ]
+    assert {key for rule in role["rules"] if rule not in named for key in rule} == {"apiGroups", "resources", "verbs"}
     rights = granted(role)
+    assert rights.pop(("rbac.authorization.k8s.io", "clusterroles")) == ["bind"]
     assert rights.pop(("", "namespaces")) == ["get", "list", "watch"]
     assert set(rights) == {resource(body) for body in composed()}
     assert {tuple(verbs) for verbs in rights.values()} == {
@@ -106,8 +116,26 @@ def test_crossplane_has_what_it_grants() -> None:
                 assert set(rule["verbs"]) <= set(rights[group, plural])
 
 
+def test_crossplane_binds_a_role_that_is_there_and_no_other() -> None:
+    """Bound by `bind`, of that name: what is in the role is this repository's to say, not a claim's."""
+    bindings = [body for body in composed() if body["kind"] in {"ClusterRoleBinding", "RoleBinding"}]
+    bound = {body["roleRef"]["name"] for body in bindings if body["roleRef"]["kind"] == "ClusterRole"}
+    assert bound == {"memory-reaper"}
+    assert one("ClusterRole", "memory-reaper")
+    assert {body["kind"] for body in bindings} == {"ClusterRoleBinding", "RoleBinding"}
+
+
+def test_the_reaper_sees_which_memories_exist_and_changes_nothing() -> None:
+    assert granted(one("ClusterRole", "memory-reaper")) == {
+        ("memory.proompteng.ai", "xmemories"): ["get", "list"],
+        ("memory.proompteng.ai", "memories"): ["get", "list"],
+        ("memory.proompteng.ai", "xmemoryproviders"): ["get"],
+        ("memory.proompteng.ai", "memoryproviders"): ["get"],
+    }
+
+
 def test_the_guide_shows_the_same_rights() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| (get, [a-z, ]+) \| .+ \|$", GUIDE, re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \| ((?:get, [a-z, ]+)|bind) \| .+ \|$", GUIDE, re.MULTILINE)
     rights = granted(one("ClusterRole", "crossplane-memory"))
     assert dict(rows) == {plural: ", ".join(verbs) for (_, plural), verbs in rights.items()}
 
