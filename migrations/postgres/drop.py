@@ -44,7 +44,7 @@ class Home:
 
 
 def close_logins(connection: Connection, home_: Home, deadline: Deadline) -> None:
-    """Refuses the home's logins and ends their sessions; its rows stay.
+    """Refuses the home's logins and ends their sessions; its rows stay, and the passwords, for the Memory may come back.
 
     Args:
         connection: To the provider's database, as the admin.
@@ -58,7 +58,7 @@ def close_logins(connection: Connection, home_: Home, deadline: Deadline) -> Non
 
     def close() -> None:
         there = [role for role in names.logins if role in roles.existing(connection, names).roles]
-        closing = [sql.SQL("ALTER ROLE {} NOLOGIN PASSWORD NULL").format(sql.Identifier(role)) for role in there]
+        closing = [sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(role)) for role in there]
         if closing:
             connection.execute(sql.SQL(";\n").join(closing))
 
