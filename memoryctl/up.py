@@ -54,7 +54,10 @@ def up(paths: Iterable[str], state: Path, timeout: float) -> Result:
             crossplane = Crossplane(cluster, package, function.Pipeline(process.channel, cluster))
             cronjobs.tick(cluster)
             with contextlib.closing(Jobs(cluster, state)) as jobs:
-                reconciled, waiting = _converge(crossplane, cluster, jobs, progress, progress.seconds + timeout)
+                until = progress.seconds + timeout
+                reconciled, waiting = _converge(
+                    crossplane, cluster, jobs, progress, until=until, bindings=state / "bindings"
+                )
         finished = progress.seconds
         written = binding.write_all(cluster, state / "bindings")
     problems = waiting + [
@@ -128,10 +131,10 @@ def _make_root_keys(cluster: Cluster, package: Package) -> None:
             cluster.apply(make_secret(key, {"current": secrets.token_bytes(ROOT_KEY_BYTES)}))
 
 
-def _converge(
-    crossplane: Crossplane, cluster: Cluster, jobs: Jobs, progress: show.Progress, until: float
+def _converge(  # noqa: PLR0913  what a control plane has
+    crossplane: Crossplane, cluster: Cluster, jobs: Jobs, progress: show.Progress, *, until: float, bindings: Path
 ) -> tuple[list[Reconciled], list[str]]:
-    """Reconciles and runs Jobs until nothing changes any more.
+    """Reconciles and runs Jobs until nothing changes any more; bindings that are there follow their Secrets at once.
 
     Returns:
         The last reconcile of each composite, and why a Job or the whole did not end.
@@ -142,6 +145,8 @@ def _converge(
         reconciled = crossplane.reconcile()
         for name, event in [(show.owner(one.composite), event) for one in reconciled for event in one.events]:
             progress.say(f"{name}: {event.message}")
+        # Before the next Job: it may take the login away that an app still reads there.
+        binding.write_all(cluster, bindings)
         started, waiting = jobs.start()
         for key in started:
             progress.say(f"{key} runs")
