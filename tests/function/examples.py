@@ -132,7 +132,9 @@ class Example:
         self._write("required.yaml", "---\n".join(map(dump, (required, *self.namespaces))))
         settings = _input(self.composite["spec"], "memory")
         start = World(xr=self.composite, providers=(required,), namespaces=self.namespaces, settings=settings)
-        settled = provisioned(start)
+        settled = start
+        for epoch in range(self.composite["spec"]["credentials"]["epoch"] + 1):
+            settled = provisioned(settled.with_spec(credentials__epoch=epoch))
         self._write("observed.yaml", "---\n".join(dump(body) for _, body in sorted(settled.observed.items())))
         for name, answer in self.answers().items():
             self._write(f"expected/{name}.yaml", answer.to_yaml())

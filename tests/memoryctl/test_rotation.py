@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,7 +26,6 @@ ROOT_KEY = secret_key("crossplane-system", "memory-root-key")
 WRITER = definitions.ROOT / "tests" / "writer.py"
 ROTATIONS = 10
 SECONDS = 60
-REFUSED = r"password authentication failed|not permitted to log in"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,11 +100,11 @@ def stop(process: subprocess.Popen[str]) -> Any:
 
 
 def refused(uri: str) -> bool:
+    """Whether the server knows this login and password no more."""
     try:
         psycopg.connect(uri).close()
     except psycopg.OperationalError as error:
-        assert "password authentication failed" in str(error) or "not permitted to log in" in str(error)
-        return True
+        return re.search(r"password authentication failed|not permitted to log in", str(error)) is not None
     return False
 
 
@@ -129,9 +129,7 @@ def test_an_app_writes_through_ten_rotations_and_a_new_root_key(plane: Plane) ->
     # It stays on its connection until the slot is taken, every second epoch of a login.
     assert len(seen["logins"]) >= ROTATIONS / 2
     assert plane.cluster.require(CLAIM)["status"]["credentials"]["keyId"] != key_id
-    print(
-        f"{seen['written']} writes in {seen['seconds']:.1f} s, the slowest {seen['slowest']:.2f} s: {seen['refused']}"
-    )
+    print(seen)
 
 
 def test_previous_may_go_when_the_epoch_has_moved_on(plane: Plane) -> None:
@@ -191,4 +189,6 @@ def test_up_rotates_a_claim_whose_epoch_grew(laptop: Laptop, provider: Object, c
     assert [refused(old), refused(new)] == [True, True]
     claim["spec"]["credentials"] = {"epoch": 1}
     done = laptop.up(claim)
-    assert "EpochLowered" in done.stderr or "epoch" in done.stderr, done.stderr
+    assert done.returncode == 1
+    assert "CredentialsReady=False/EpochLowered: spec.credentials.epoch: 1 is lower than 2" in done.stderr
+    assert (laptop.binding / "uri").read_text() not in {old, new}
