@@ -17,6 +17,9 @@ PROVISIONED = "Provisioned"
 BACKEND_READY = "BackendReady"
 REAPER_READY = "ReaperReady"
 
+# Not a reason: the delivery of that name.
+OBJECT = "Object"
+
 # What the migrations image says by its exit code (provisioning.md); a contract test compares it with the image's table.
 REASONS_BY_EXIT_CODE = {
     1: "JobFailed",
@@ -253,7 +256,7 @@ def not_provisioned(reason: str, message: str) -> Condition:
 def delivery_changed(wanted: str) -> str:
     """Explain why objects that were delivered the other way stay as they are."""
     there, here = (
-        ("Objects of provider-kubernetes", "Object") if wanted == "Direct" else ("objects of their own", "Direct")
+        ("Objects of provider-kubernetes", OBJECT) if wanted == "Direct" else ("objects of their own", "Direct")
     )
     return (
         f"what is composed are {there}, and the Composition says delivery {wanted}: nothing was moved; set "
