@@ -44,7 +44,7 @@ class Home:
 
 
 def close_logins(connection: Connection, home_: Home, deadline: Deadline) -> None:
-    """Refuses the home's logins and ends their sessions; its rows stay, and the passwords, for the Memory may come back.
+    """Refuses the home's logins and ends their sessions; rows and passwords stay, for the Memory may come back.
 
     Args:
         connection: To the provider's database, as the admin.
