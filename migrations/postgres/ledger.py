@@ -365,13 +365,13 @@ def _standing(connection: Connection, request: ProvisionRequest, names: Names) -
 
 def _is_registered(connection: Connection, request: ProvisionRequest, names: Names) -> bool:
     """Asks the shared schema's registry, which only its owner sees whole."""
-    registry = f'"{request.dataset.home}".memory_datasets'
-    if fetch_value(connection, "SELECT to_regclass(%s)", registry) is None:
-        return False
     connection.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(names.owner)))
-    query = sql.SQL("SELECT EXISTS (SELECT FROM {}.memory_datasets WHERE dataset = %s)")
-    statement = query.format(sql.Identifier(request.dataset.home)).as_string()
-    found = bool(fetch_value(connection, statement, request.dataset.name))
+    registry = sql.Identifier(request.dataset.home, "memory_datasets").as_string()
+    found = False
+    # The first Memory's run may have been killed before there was one.
+    if fetch_value(connection, "SELECT to_regclass(%s)", registry):
+        query = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE dataset = %s)").format(sql.SQL(registry))
+        found = bool(fetch_value(connection, query.as_string(), request.dataset.name))
     connection.execute("RESET ROLE")
     return found
 
