@@ -87,6 +87,24 @@ def drop_home(connection: Connection, admin: Admin, home_: Home, deadline: Deadl
     retrying(connection, deadline, partial(ledger.forget, connection, home_.key))
 
 
+def withdraw(connection: Connection, admin: Admin, home_: Home, deadline: Deadline) -> None:
+    """Takes a Memory's roles out of a shared schema; its rows stay.
+
+    Args:
+        connection: To the provider's database, as the admin, with the home's lock held.
+        admin: Who that is.
+        home_: The home, of isolation Dataset.
+        deadline: Of the run.
+
+    Raises:
+        CommandError: SCHEMA_CONFLICT when what bears the home's names is not ours.
+    """
+    run = _Run(connection, admin, home_, home_.names(connection.info.dbname), deadline)
+    if run.is_standing(connection):
+        run.withdraw()
+    run.drop_roles(run.names.own)
+
+
 @dataclass(frozen=True)
 class _Run:
     connection: Connection
@@ -97,10 +115,10 @@ class _Run:
 
     def schema(self) -> None:
         """Drops a schema of its own."""
-        if self._is_standing(self.connection):
+        if self.is_standing(self.connection):
             _check_holds(self.connection, self.names.owner, self.home, self.deadline)
             _empty(self.connection, self.names.owner, self.home.schema, self.deadline)
-        self._drop_roles(self.names.roles)
+        self.drop_roles(self.names.roles)
 
     def database(self) -> None:
         """Drops a database of its own; nobody can connect to it any more once nothing was found on hold."""
@@ -111,30 +129,30 @@ class _Run:
         if found:
             if found.open:
                 with self.admin.wait(self.deadline, names.database) as inside:
-                    if self._is_standing(inside):
+                    if self.is_standing(inside):
                         _check_holds(inside, names.owner, self.home, self.deadline)
             close = "ALTER DATABASE {} ALLOW_CONNECTIONS false"
             self._as_owner(connection, partial(connection.execute, _named(close, names.database)))
             drop = sql.SQL("DROP DATABASE {}").format(sql.Identifier(names.database))
             with _acting(connection, names.owner):
                 retrying_alone(connection, self.deadline, partial(connection.execute, drop))
-        self._drop_roles(names.roles)
+        self.drop_roles(names.roles)
 
     def dataset(self) -> None:
         """Drops the rows of a shared schema that are this Memory's, and the schema with the last Memory of it."""
         connection, names, schema = self.connection, self.names, self.home.schema
-        if self._is_standing(connection):
+        if self.is_standing(connection):
             _check_holds(connection, names.owner, self.home, self.deadline)
             if self._is_last():
                 _empty(connection, names.owner, schema, self.deadline)
             else:
                 self._delete_rows()
-                self._withdraw()
-        self._drop_roles(names.own)
+                self.withdraw()
+        self.drop_roles(names.own)
         if self._is_last():
-            self._drop_roles((names.owner,))
+            self.drop_roles((names.owner,))
 
-    def _is_standing(self, connection: Connection) -> bool:
+    def is_standing(self, connection: Connection) -> bool:
         query = "SELECT coalesce(obj_description(oid, 'pg_namespace'), '') FROM pg_namespace WHERE nspname = %s"
         stamp = fetch_value(connection, query, self.home.schema)
         if stamp not in (None, self.names.stamp):
@@ -170,7 +188,7 @@ class _Run:
             while self._as_owner(self.connection, partial(_count, self.connection, batch)) == BATCH:
                 pass
 
-    def _withdraw(self) -> None:
+    def withdraw(self) -> None:
         connection, names, schema = self.connection, self.names, self.home.schema
         there = roles.existing(connection, names).roles
         if not set(names.own) <= there:
@@ -183,7 +201,7 @@ class _Run:
         with _acting(connection, self.names.owner):
             return retrying(connection, self.deadline, work)
 
-    def _drop_roles(self, wanted: tuple[str, ...]) -> None:
+    def drop_roles(self, wanted: tuple[str, ...]) -> None:
         """Drops those that are there; an owner's default rights, and what a login made for itself, go with them."""
         connection = self.connection
 

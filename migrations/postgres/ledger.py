@@ -129,7 +129,7 @@ def claim(connection: Connection, request: ProvisionRequest, names: Names) -> Cl
     if not exists(connection):
         connection.execute(_MAKE)
     extend(connection)
-    found = _find(connection, request, names)
+    found = find(connection, request, names)
     adopted = judge(found, request, names)
     if not found.exists:
         _enter(connection, request)
@@ -257,6 +257,33 @@ def _judge_shared(others: tuple[Entry, ...], request: ProvisionRequest) -> None:
     raise CommandError(code, msg)
 
 
+def judge_handover(found: Found, request: ProvisionRequest, theirs: Names) -> None:
+    """Decides whether a home that is another identity's can be handed over to this one.
+
+    Raises:
+        CommandError: SCHEMA_CONFLICT.
+    """
+    if found.by_identity:
+        raise _elsewhere(found.by_identity, request)
+    if found.by_home and found.exists:
+        if not found.stamped:
+            raise _not_ours(request, theirs)
+        _judge_contents(found.by_home, request)
+
+
+def hand_over(connection: Connection, request: ProvisionRequest) -> None:
+    """Makes an entry the requesting Memory's; what was noted of the earlier one's logins is void."""
+    connection.execute(
+        """
+        UPDATE memory_ledger.homes
+        SET identity = %s, xr_uid = %s, composite = %s, logins = '{}', granted = '{}', gone_since = NULL,
+            closed_at = NULL, closed_logins = '{}'
+        WHERE home = %s
+        """,
+        [request.identity, request.uid, request.composite, request.home],
+    )
+
+
 def _judge_contents(entry: Entry, request: ProvisionRequest) -> None:
     for what, held, wanted in (
         ("dataset.schema", entry.schema, request.dataset.home),
@@ -323,7 +350,8 @@ def extend(connection: Connection) -> None:
         connection.execute(sql.SQL("ALTER TABLE memory_ledger.homes ") + sql.SQL(additions))
 
 
-def _find(connection: Connection, request: ProvisionRequest, names: Names) -> Found:
+def find(connection: Connection, request: ProvisionRequest, names: Names) -> Found:
+    """Looks at the ledger, and whether the home stands and bears the stamp of these names."""
     schema, isolation = request.dataset.home, request.provider.isolation
     entries = connection.execute(
         """

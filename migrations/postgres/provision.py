@@ -17,6 +17,7 @@ from migrations.postgres import (
     access,
     embeddings,
     grants,
+    handover,
     home,
     ledger,
     logins,
@@ -140,6 +141,7 @@ class _Run:
         with home_lock(connection, lock_name(self.isolation, request.home, self.schema), self.deadline):
             facts = server.read(connection)
             server.check_admin(self.admin, facts)
+            self._take_over()
             claimed = self._step("ledger", self._claim)
             self._step("roles", lambda: roles.ensure(connection, names))
             with self._at_home() as at_home:
@@ -210,10 +212,20 @@ class _Run:
         log.step(name)
         return retrying(connection or self.connection, self.deadline, work)
 
-    def _claim(self) -> ledger.Claimed:
+    def _take_over(self) -> None:
+        """Takes what the platform team hands over to this Memory, which has not been anybody's but the giver's."""
+        if self.request.adoption.giver:
+            log.step("hand-over")
+            self._check_roles()
+            handover.take(self.connection, self.admin, self.request, self.names, self.deadline)
+
+    def _check_roles(self) -> None:
         # Before anything is entered: a Memory whose names are taken must not keep the schema from others.
         roles.existing(self.connection, self.names)
         access.check(self.connection, self.request.access)
+
+    def _claim(self) -> ledger.Claimed:
+        self._check_roles()
         return ledger.claim(self.connection, self.request, self.names)
 
     def _note_warning(self, notice: psycopg.errors.Diagnostic) -> None:
