@@ -40,6 +40,7 @@ class PostgresBackend:
     def check(self, allowed: ClaimedProviders) -> None:
         """Refuse what cannot work (see `Backend.check`); one rule a line."""
         self._check_server()
+        self._check_adoptions()
         self._check_jobs(allowed)
         for path, ref in self._refs():
             self._check_namespace(path, ref, allowed)
@@ -69,6 +70,15 @@ class PostgresBackend:
             problem = f"clusterRef (a CloudNativePG Cluster) or host (any other PostgreSQL): {found}"
             raise InvalidSpec(_PATH, problem)
         _ = self._admin
+
+    def _check_adoptions(self) -> None:
+        if self.provider.spec.adoptions and self.isolation == "Database":
+            field = "spec.adoptions"
+            problem = (
+                "a home cannot be handed over with isolation Database, for each database is named after its Memory: "
+                "leave it out, and let the new Memory copy what it needs"
+            )
+            raise InvalidSpec(field, problem)
 
     def _check_jobs(self, allowed: ClaimedProviders) -> None:
         account = self.provider.spec.jobs.service_account_name
