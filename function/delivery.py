@@ -97,7 +97,7 @@ def _inner(wrapper: Mapping[str, Any]) -> Manifest:
     """
     manifest = wrapper["spec"]["forProvider"]["manifest"]
     found = _found(wrapper)
-    metadata = {**found.get("metadata", {}), **manifest["metadata"]}
+    metadata = {**found.get("metadata", {}), **manifest.get("metadata", {})}
     if "deletionTimestamp" in wrapper["metadata"]:
         metadata["deletionTimestamp"] = wrapper["metadata"]["deletionTimestamp"]
     return {**found, **manifest, "metadata": metadata}
@@ -131,7 +131,7 @@ def _object(
         spec |= _as_job(found)
     elif manifest["kind"] == "ConfigMap":
         spec["readiness"] = _when(answer)
-    metadata = {"name": name, "labels": manifest["metadata"]["labels"]}
+    metadata = {"name": name, "labels": manifest["metadata"].get("labels", {})}
     return {"apiVersion": f"{GROUP}/v1alpha2", "kind": KIND, "metadata": metadata, "spec": spec}
 
 

@@ -239,6 +239,18 @@ def test_a_provider_that_shows_no_secrets_is_one_too() -> None:
         assert run(now).ready
 
 
+def test_a_manifest_that_somebody_has_stripped_is_survived() -> None:
+    """Only who administers the platform can; the function serves the other Memories on."""
+    settled, _ = settle(delivered(world()))
+    observed = dict(settled.observed)
+    for key, body in settled.observed.items():
+        manifest = {name: value for name, value in asked(body).items() if name in {"apiVersion", "kind"}}
+        spec = {**body["spec"], "forProvider": {"manifest": manifest}}
+        observed[key] = {**body, "spec": spec, "status": {}}
+    for now in (settled.but(observed=observed), settled.but(observed=observed, providers=())):
+        assert set(observed) <= set(run(now).resources)
+
+
 # Where Objects lead -------------------------------------------------------------------------------------------------
 
 
