@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.e2e import guide
+from tests.e2e import database, guide
 from tests.e2e.client import COUNT, App
 from tests.e2e.conftest import composite_of, default_postgres, look_again, ready_memory, told
 from tests.e2e.kube import MEMORY, PROVIDER, SYSTEM, Body, Kube, condition, is_ready, memory, namespace, says
@@ -146,7 +146,7 @@ def test_no_plaintext_stands_in_any_object(platform: Kube, settled: Body) -> Non
 def test_a_changed_spec_runs_another_job(platform: Kube, settled: Body, app: App) -> None:
     """And the Job that was there before goes, with its document."""
     before = {each["metadata"]["name"] for each in objects_of(platform, "notes")}
-    platform.apply(claim("notes", access={"readOnlySecret": False}, credentials={"epoch": 0}, adopt=True))
+    platform.apply(claim("notes", adopt=True))
 
     def look() -> Body | None:
         found = platform.get(MEMORY, "notes", TEAM)
@@ -157,6 +157,26 @@ def test_a_changed_spec_runs_another_job(platform: Kube, settled: Body, app: App
     platform.until("the Job before is gone", lambda: len(objects_of(platform, "notes")) == len(INSIDE) or None)
     after = {each["metadata"]["name"] for each in objects_of(platform, "notes")}
     assert len(before & after) == len(INSIDE) - 2, "document and Job are new"
+    assert app(TEAM, SECRET, COUNT)["events"] == 1
+
+
+def test_a_rotation_waits_for_the_apps_copy(platform: Kube, settled: Body, app: App) -> None:
+    """Its second step closes the login of before, which the copy must not hold any more then."""
+    assert is_ready(settled)
+    before = entries(platform, SECRET)["username"]
+    platform.apply(claim("notes", adopt=True, credentials={"epoch": 1, "revokeOld": True}))
+
+    def look() -> Body | None:
+        held = entries(platform, SECRET)["username"]
+        can_login = database.ask(platform, f"SELECT rolcanlogin FROM pg_roles WHERE rolname = '{held}'") == "t"
+        assert can_login or entries(platform, SECRET)["username"] != held
+        found = platform.get(MEMORY, "notes", TEAM)
+        is_done = says(found, "Provisioned") == "True/Succeeded" and found["status"]["credentials"]["epoch"] == 1
+        return found if is_done and is_ready(found) else None
+
+    platform.until("the rotation is done", look, 300)
+    assert database.ask(platform, f"SELECT rolcanlogin FROM pg_roles WHERE rolname = '{before}'") == "f"
+    assert entries(platform, SECRET)["username"] != before
     assert app(TEAM, SECRET, COUNT)["events"] == 1
 
 
@@ -215,11 +235,12 @@ def test_an_upgrade_to_v2_moves_nothing(
     assert app(TEAM, "young-memory")["events"] == 1
     assert app(TEAM, SECRET, COUNT)["events"] == 1
 
-    platform.apply(claim("notes", compositionRef={"name": "memory"}))
+    rotated: dict[str, Any] = {"adopt": True, "credentials": {"epoch": 1, "revokeOld": True}}
+    platform.apply(claim("notes", **rotated, compositionRef={"name": "memory"}))
     changed = told(platform, TEAM, "notes", "Provisioned", "False/DeliveryChanged")
     assert "nothing was moved" in condition(changed, "Provisioned")["message"]
     assert uids(platform, "notes") == before
-    platform.apply(claim("notes", compositionRef={"name": "memory-object"}))
+    platform.apply(claim("notes", **rotated, compositionRef={"name": "memory-object"}))
     told(platform, TEAM, "notes", "Provisioned", "True/Succeeded")
 
 
