@@ -12,6 +12,7 @@ from subprocess import PIPE, Popen
 
 import psycopg
 import pytest
+import yaml
 
 from memoryctl.cluster import locked
 from memoryctl.definitions import ROOT
@@ -413,3 +414,17 @@ def test_the_provider_object_is_the_embedded_one(ready: Ready) -> None:
     postgres = ready.cluster.require(Key(API_VERSION, "XMemoryProvider", "", "pg"))["spec"]["postgres"]
     assert "clusterRef" not in postgres
     assert f"{postgres['host']}:{postgres['port']}" == (ready.binding / "endpoint").read_text()
+
+
+@pytest.mark.parametrize("name", ["database-isolation", "shared-schema"])
+def test_every_isolation_works_on_a_laptop(laptop: Laptop, name: str) -> None:
+    provider, claim = (
+        yaml.safe_load((ROOT / "examples" / name / f"{each}.yaml").read_text()) for each in ("provider", "claim")
+    )
+    done = laptop.up(provider, claim)
+    assert done.returncode == 0, done.stdout + done.stderr
+    binding = laptop.state / "bindings" / "team-a" / f"{claim['metadata']['name']}-memory"
+    assert ((binding / "database").read_text() == "app") == (name == "shared-schema")
+    code, output, errors = demo(binding)
+    assert (code, errors) == (0, "")
+    assert "Search by " in output
