@@ -47,15 +47,35 @@ def _measure(database: Database, folder: Path) -> list[Figure]:
         for number in range(ROUNDS)
     ]
     fresh = [_provision(memory, folder) for memory in memories]
-    again = [_provision(memory, folder) for memory in memories]
     connecting = list(_connecting(database))
-    idle = [each - milliseconds("", connecting).p50 / 1000 for each in again]
+    connected = milliseconds("", connecting).p50 / 1000
+    idle = [_provision(memory, folder) - connected for memory in memories]
     return [
         milliseconds("migrations: connecting (scram-sha-256)", connecting),
         milliseconds("migrations: an empty schema", fresh),
         milliseconds("migrations: nothing to do, besides connecting", idle, "≤ 150"),
+        *_isolations(database, folder, connected),
         milliseconds(f"migrations: {TOGETHER} processes, {TOGETHER} Memories, all", [_together(database, folder)]),
     ]
+
+
+def _isolations(database: Database, folder: Path, connected: float) -> Iterator[Figure]:
+    """A database for each Memory takes two connections, a shared schema has the policies of all."""
+    for isolation, connections in (("Database", 2), ("Dataset", 1)):
+        memories = [
+            Memory(
+                database,
+                identity=f"{isolation}/{number}",
+                schema="bench_shared" if isolation == "Dataset" else f"own_{number}",
+                dataset=f"notes-{number}",
+                provider={"isolation": isolation},
+            )
+            for number in range(ROUNDS)
+        ]
+        for memory in memories:
+            _provision(memory, folder)
+        idle = [_provision(memory, folder) - connections * connected for memory in memories]
+        yield milliseconds(f"migrations: nothing to do, isolation {isolation}", idle, "≤ 150")
 
 
 def _provision(memory: Memory, folder: Path) -> float:

@@ -81,15 +81,16 @@ def wanted(table: Table, names: Names, dataset: str) -> tuple[Policy, ...]:
     return (reading,) if table.name in READ_ONLY else (reading, writing)
 
 
-def repair(connection: Connection, schema: str, table: Table, names: Names, dataset: str) -> None:
-    """Makes a table's policies exactly what they should be, in the one transaction that it runs in, as the owner.
+def repairs(connection: Connection, schema: str, names: Names, dataset: str) -> Iterator[sql.Composed]:
+    """Gives, for each table whose policies differ from what they should be, what the owner executes in a transaction.
 
-    Nothing is locked when nothing differs.
+    Where nothing differs there is nothing, so nobody waits.
     """
-    statements = list(_statements(schema, table, names, dataset))
-    if statements:
-        timeout = sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(LOCK_TIMEOUT))
-        connection.execute(sql.SQL(";\n").join([timeout, *statements]))
+    for table in tables(connection, schema, names.owner):
+        statements = list(_statements(schema, table, names, dataset))
+        if statements:
+            timeout = sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(LOCK_TIMEOUT))
+            yield sql.SQL(";\n").join([timeout, *statements])
 
 
 def _statements(schema: str, table: Table, names: Names, dataset: str) -> Iterator[sql.Composable]:

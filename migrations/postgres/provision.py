@@ -197,9 +197,8 @@ class _Run:
     def _guard(self, connection: Connection) -> None:
         """Puts the policies on, a table at a time: nobody's statements wait for more than one of them."""
         log.step("policies")
-        for table in policies.tables(connection, self.schema, self.names.owner):
-            work = partial(policies.repair, connection, self.schema, table, self.names, self.request.dataset.name)
-            retrying(connection, self.deadline, work)
+        for repair in policies.repairs(connection, self.schema, self.names, self.request.dataset.name):
+            retrying(connection, self.deadline, partial(connection.execute, repair))
 
     def _verify(self, connection: Connection) -> list[str]:
         names, shared = self.names, self.isolation == "Dataset"
