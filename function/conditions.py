@@ -141,6 +141,11 @@ def provider_invalid(name: str, problem: str) -> Condition:
     return false(PROVIDER_READY, "InvalidSpec", f'provider "{name}": {problem}')
 
 
+def operator_too_old(name: str, problem: str) -> Condition:
+    """Say what the provider needs of the cluster."""
+    return false(PROVIDER_READY, "OperatorTooOld", f'provider "{name}": {problem}')
+
+
 def root_key_missing(problem: str) -> Condition:
     """Say what the pipeline step lacks."""
     return false(CREDENTIALS_READY, "RootKeyMissing", problem)
@@ -232,6 +237,21 @@ def rotating(job: str, namespace: str, epoch: int, wanted: int) -> Condition:
     return false(PROVISIONED, "Running", message)
 
 
+def applying(namespace: str) -> Condition:
+    """Say what CloudNativePG is about to make; not which one, for each change of a status is work for many."""
+    message = f'waiting for CloudNativePG to make this Memory\'s roles and database in namespace "{namespace}"'
+    return false(PROVISIONED, "Running", message)
+
+
+def not_applied(reason: str, what: str, namespace: str, said: str) -> Condition:
+    """Say what CloudNativePG could not make, in its own words."""
+    message = (
+        f'CloudNativePG cannot apply {what} in namespace "{namespace}": {said}; it tries again every half minute, '
+        "and the Memory goes on by itself"
+    )
+    return false(PROVISIONED, reason, message)
+
+
 def job_failed(reason: str, said: str, job: str, namespace: str) -> str:
     """Explain a failed Job that left no report of its own."""
     where = f'Job "{job}" in namespace "{namespace}"'
@@ -266,7 +286,8 @@ def delivery_changed(wanted: str) -> str:
 
 def backend_ready(version: str) -> Condition:
     """Say which server answers."""
-    return true(BACKEND_READY, "Available", f"PostgreSQL {version} answers")
+    what = f"PostgreSQL {version}" if version else "PostgreSQL"
+    return true(BACKEND_READY, "Available", f"{what} answers")
 
 
 def backend_not_ready(reason: str, message: str) -> Condition:

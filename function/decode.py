@@ -6,7 +6,7 @@ doubles only).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from sys import intern
 from typing import TYPE_CHECKING, Any
 
@@ -67,10 +67,10 @@ def to_dict(struct: struct_pb2.Struct) -> dict[str, Any]:
     return _dicts.get(struct.SerializeToString(), lambda: _fields(struct))
 
 
-def _required(req: fnv1.RunFunctionRequest) -> dict[str, tuple[Mapping[str, Any], ...]]:
+def _required(req: fnv1.RunFunctionRequest) -> dict[str, Sequence[Mapping[str, Any]]]:
     """Answers to requirements: Crossplane v2 gives them under one name, v1.20 under the other."""
     answers = {**req.extra_resources, **req.required_resources}
-    return {name: tuple(to_dict(item.resource) for item in each.items) for name, each in answers.items()}
+    return {name: _Answers([item.resource for item in each.items]) for name, each in answers.items()}
 
 
 def _fields(struct: struct_pb2.Struct) -> dict[str, Any]:
@@ -88,6 +88,19 @@ def _value(value: struct_pb2.Value) -> Any:
         number = value.number_value
         return int(number) if number.is_integer() else number
     return None if kind in {"null_value", None} else getattr(value, kind)
+
+
+class _Answers(Sequence[Mapping[str, Any]]):
+    """Objects of one answer, each converted when it is read: of some only their being there counts."""
+
+    def __init__(self, structs: list[struct_pb2.Struct]) -> None:
+        self._structs = structs
+
+    def __getitem__(self, index: Any) -> Any:
+        return to_dict(self._structs[index])
+
+    def __len__(self) -> int:
+        return len(self._structs)
 
 
 class _Observed(Mapping[str, Mapping[str, Any]]):

@@ -27,13 +27,15 @@ BINDING_READER = "binding-reader"
 PROVIDER_CLAIMED = "provider-claimed"
 PROVIDER_SHARED = "provider-shared"
 CONSUMER = "consumer-namespace"
+CNPG_ROLES = "cnpg-roles"
 
 _PROVISION_KEY = re.compile(r"^provision-([0-9a-f]{10})-([1-9][0-9]*)$")
 _REQUEST_KEY = re.compile(r"^request-([0-9a-f]{10})$")
 _JOB_KEY = re.compile(r"^(provision|probe)-([0-9a-f]{10})(?:-[1-9][0-9]*)?$")
 _OUR_KEY = re.compile(
     r"^(binding|binding-reader|request-[0-9a-f]{10}|provision-[0-9a-f]{10}-[1-9][0-9]*|probe-[0-9a-f]{6}([0-9a-f]{4})?"
-    r"|(report|report-role|report-binding|service-account|reaper|reaper-binding|reaper-cluster-binding)-[0-9a-f]{6})$"
+    r"|(report|report-role|report-binding|service-account|reaper|reaper-binding|reaper-cluster-binding)-[0-9a-f]{6}"
+    r"|(cnpg-database|login|cnpg-(role|secret)-(owner|writer|reader|job|(rw|ro)-[ab]))-[0-9a-f]{6})$"
 )
 _LABEL_MAX = 63
 _NAME_MAX = 253
@@ -77,6 +79,11 @@ def slot_of_login(login: str) -> Literal["a", "b"] | None:
     return "a" if login.endswith("_a") else "b" if login.endswith("_b") else None
 
 
+def job_role(prefix: str) -> str:
+    """Name the login that a Memory's Jobs have where there is no admin."""
+    return f"{prefix}_job"
+
+
 def request_key(content_hash: str) -> str:
     """Key of the Secret that holds one request document."""
     return f"request-{content_hash}"
@@ -98,17 +105,22 @@ def parse_provision_key(key: str) -> tuple[str, int] | None:
     return (match[1], int(match[2])) if match else None
 
 
-def placed(key: str, namespace: str) -> str:
-    """Put a short hash of the provider's job namespace into a key whose object would move with it.
+def placed(key: str, namespace: str, *more: str) -> str:
+    """Put a short hash of the provider's job namespace, and of `more`, into a key whose object would move with it.
 
     Crossplane keeps the observed name *and namespace* of a key: under the same key the object would stay where it was.
     """
-    return f"{key}-{digest('namespace', namespace, length=6)}"
+    return f"{key}-{digest('namespace', namespace, *more, length=6)}"
 
 
 def is_ours(key: str) -> bool:
     """Whether a resource key is one that this function writes; labels can be changed by others, keys cannot."""
     return _OUR_KEY.match(key) is not None
+
+
+def is_cnpg(key: str) -> bool:
+    """Whether a resource key is that of an object, or a Secret, for roles that CloudNativePG makes."""
+    return is_ours(key) and key.startswith(("cnpg-", "login-"))
 
 
 def probe_key(content_hash: str) -> str:
@@ -142,6 +154,26 @@ def report(id12: str) -> str:
     return f"mem-{id12}-report"
 
 
+def cnpg_object(role: str) -> str:
+    """Name the object of CloudNativePG that stands for a role, or a database, of a Memory."""
+    return role.replace("_", "-")
+
+
+def cnpg_secret(role: str) -> str:
+    """Name the Secret with a role's verifier."""
+    return f"{cnpg_object(role)}-verifier"
+
+
+def job_login(role: str, key: str) -> str:
+    """Name the Secret that a Memory's Jobs log in with; its key's hash says whose, and which, password it is."""
+    return f"{cnpg_object(role)}-{key}"
+
+
+def role_stamp(identity: str, database: str) -> str:
+    """Give the comment of a Memory's roles: which Memory's they are, told by a hash that nobody can search for."""
+    return f"memory:{digest('roles', identity, database, length=32)}"
+
+
 def provider_object(provider: str, *suffix: str) -> str:
     """Name of an object that belongs to a provider: ServiceAccount, probe, report."""
     return "-".join([f"memory-provider-{digest('provider', provider)}", *suffix])
@@ -156,6 +188,10 @@ def binding_reader(secret: str) -> str:
     """Name of the read-only Secret beside a connection Secret."""
     return f"{secret}-reader"
 
+
+# What makes CloudNativePG take notice of a Secret, and look at one of its objects again.
+LABEL_RELOAD = "cnpg.io/reload"
+LABEL_ATTEMPT = f"{GROUP}/attempt"
 
 LABEL_KEYS = (
     "app.kubernetes.io/name",

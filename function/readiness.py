@@ -57,3 +57,38 @@ def cronjob_is_stale(observed: Mapping[str, Any]) -> bool:
 def exists(observed: Mapping[str, Any], key: str) -> bool:
     """Secrets, ConfigMaps, ServiceAccounts and RBAC work as soon as they are there."""
     return key in observed
+
+
+@dataclass(frozen=True)
+class Applied:
+    """Whether CloudNativePG has done what one of its objects says.
+
+    Attributes:
+        phase: Waiting until it says something of the object as it is now.
+        message: Its own words about a failure.
+    """
+
+    phase: Literal["Waiting", "Applied", "Failed"]
+    message: str = ""
+
+
+def cnpg(observed: Mapping[str, Any], secret_version: str | None = None) -> Applied:
+    """Read a DatabaseRole or a Database; they have no condition Ready.
+
+    Args:
+        observed: The object.
+        secret_version: `resourceVersion` of the Secret that a role's password should come from.
+    """
+    status = observed.get("status", {})
+    if status.get("applied") is False:
+        return Applied("Failed", _cnpg_words(status))
+    current = status.get("observedGeneration") == observed["metadata"].get("generation")
+    taken = secret_version is None or status.get("secretResourceVersion") == secret_version
+    return Applied("Applied" if status.get("applied") and current and taken else "Waiting")
+
+
+def _cnpg_words(status: Mapping[str, Any]) -> str:
+    """Give what it says of an extension or a schema, and of the whole when there is nothing of these."""
+    parts = [each for kind in ("extensions", "schemas") for each in status.get(kind) or ()]
+    failed = [f"{each.get('name')}: {each.get('message', '')}" for each in parts if not each.get("applied")]
+    return "; ".join(failed) or str(status.get("message", ""))

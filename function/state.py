@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from function.conditions import Condition
     from function.model import MemoryProvider
@@ -32,7 +32,7 @@ class Inputs:
     kind: str
     composite: Mapping[str, Any]
     observed: Mapping[str, Mapping[str, Any]]
-    required: Mapping[str, tuple[Mapping[str, Any], ...]]
+    required: Mapping[str, Sequence[Mapping[str, Any]]]
     credentials: Mapping[str, Mapping[str, bytes]]
     settings: Mapping[str, Any]
     connection_details: Mapping[str, bytes]

@@ -14,8 +14,8 @@ from migrations.composites import Cluster
 from migrations.deadline import DEFAULT_SECONDS, Deadline
 from migrations.errors import Code, CommandError
 from migrations.postgres.connection import Admin
-from migrations.postgres.probe import probe
-from migrations.postgres.provision import provision
+from migrations.postgres.probe import knock, probe
+from migrations.postgres.provision import load_admin, provision
 from migrations.postgres.reap import reap
 from migrations.report import Report
 from migrations.request import ProbeRequest, ProvisionRequest, ReapRequest, parse, read_document, read_file
@@ -63,12 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _provision(raw: Any, directory: Path) -> Report:
     deadline = _deadline()
     request = parse(raw, ProvisionRequest)
-    done = provision(request, Admin.load(request.provider, directory), deadline)
+    done = provision(request, load_admin(request, directory), deadline)
     return Report(request.hash, Code.SUCCEEDED, f'schema "{request.dataset.home}" is ready', details=asdict(done))
 
 
 def _probe(raw: Any, directory: Path) -> Report:
     request = parse(raw, ProbeRequest)
+    if request.provider.role_management == "CNPG":
+        return _knock(request, directory)
     admin = Admin.load(request.provider, directory)
     facts, error = probe(request, admin)
     details = {
@@ -86,6 +88,19 @@ def _reap(raw: Any, directory: Path) -> Report:
     admin = Admin.load(request.provider, directory)
     done = reap(request, admin, Cluster(request), deadline)
     return Report(request.hash, done.code, done.message, details={"homes": done.counts})
+
+
+def _knock(request: ProbeRequest, directory: Path) -> Report:
+    """Probes where there is no admin: that the server answers is all that can be known."""
+    door = Admin.without_login(request.provider, directory)
+    error = knock(door)
+    details = {
+        "server": {"version": "", "capabilities": []},
+        "caBundle": read_file(door.ca) if door.ca else "",
+    }
+    if error:
+        return Report(request.hash, error.code, error.message, details=details)
+    return Report(request.hash, Code.SUCCEEDED, f"{door.server} answers", details=details)
 
 
 def _failed(raw: Any, error: CommandError) -> Report:

@@ -40,6 +40,21 @@ class LoginSlot:
     state: State
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """A CloudNativePG Cluster whose operator makes roles and databases.
+
+    Attributes:
+        name: Its name.
+        connection_limit: How many connections a login may have at once, -1 for no limit.
+        vector_schema: The schema that pgvector belongs in, None where nobody may have it.
+    """
+
+    name: str
+    connection_limit: int
+    vector_schema: str | None
+
+
 class Backend(Protocol):
     """One provider's backend."""
 
@@ -80,8 +95,13 @@ class Backend(Protocol):
         ...
 
     @property
-    def admin_secret(self) -> str:
-        """Name of the Secret with the admin's login, in `namespace`."""
+    def admin_secret(self) -> str | None:
+        """Name of the Secret with the admin's login, in `namespace`; None where there is no such login."""
+        ...
+
+    @property
+    def cluster(self) -> Cluster | None:
+        """The Cluster, in `namespace`, whose operator makes roles and databases; None where Jobs do."""
         ...
 
     @property

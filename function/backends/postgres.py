@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from function import names
-from function.backends.base import LoginSlot, Place
+from function.backends.base import Cluster, LoginSlot, Place
 from function.errors import InvalidSpec
 
 if TYPE_CHECKING:
@@ -69,7 +69,12 @@ class PostgresBackend:
             found = "both are set: remove one" if spec.host else "neither is set: write one"
             problem = f"clusterRef (a CloudNativePG Cluster) or host (any other PostgreSQL): {found}"
             raise InvalidSpec(_PATH, problem)
-        _ = self._admin
+        if self.manages_by == "SQL":
+            _ = self._admin
+        elif spec.connection_secret or spec.cluster_ref is None:
+            field = f"{_PATH}.roleManagement"
+            problem = "CNPG goes with a clusterRef and without a connectionSecret: change these, or write SQL"
+            raise InvalidSpec(field, problem)
 
     def _check_adoptions(self) -> None:
         if self.provider.spec.adoptions and self.isolation == "Database":
@@ -123,13 +128,25 @@ class PostgresBackend:
 
     @cached_property
     def namespace(self) -> str:
-        """That of the admin's Secret."""
+        """That of the admin's Secret; of the Cluster, where there is none."""
+        cluster = self.spec.cluster_ref
+        if self.manages_by == "CNPG" and cluster:
+            return self._namespace_of(cluster)
         return self._namespace_of(self._admin)
 
     @property
-    def admin_secret(self) -> str:
+    def admin_secret(self) -> str | None:
         """Name of the admin's Secret."""
-        return self._admin.name
+        return self._admin.name if self.manages_by == "SQL" else None
+
+    @property
+    def cluster(self) -> Cluster | None:
+        """The Cluster whose operator makes roles and databases, None where Jobs do."""
+        spec = self.spec
+        if self.manages_by == "SQL" or spec.cluster_ref is None:
+            return None
+        limit = -1 if spec.connection_limit is None else spec.connection_limit
+        return Cluster(spec.cluster_ref.name, limit, spec.extension_schema if spec.enable_pg_vector else None)
 
     @property
     def manages_by(self) -> Literal["SQL", "CNPG"]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from function import conditions, names
 from function.credentials import Login
-from function.plan import attempts, document, jobs
+from function.plan import attempts, cnpg, document, jobs
 from function.plan.answers import Answer
-from function.plan.kept import kept, ready_when_observed
+from function.plan.kept import BUSY_SECONDS, CONVERGING_SECONDS, kept, ready_when_observed
 from function.resources import job, report, secret
 from function.resources.metadata import Owner
 from function.state import Manifest, Resource
@@ -124,18 +124,66 @@ class Home:
         has_reader = names.BINDING_READER in self.subject.inputs.observed
         return self.subject.has_binding and (has_reader or not self.subject.spec.access.read_only_secret)
 
+    def gated(self, decision: Decision) -> Decision:
+        """Hold a Job back until CloudNativePG has made what it logs in as, and where."""
+        roles = self._roles(decision)
+        if roles is None or decision.start is None or roles.wish.is_frozen or roles.is_applied:
+            return decision
+        return replace(decision, start=None)
+
+    def _roles(self, decision: Decision) -> cnpg.Roles | None:
+        """The roles and the database as objects, None where Jobs make them."""
+        cluster = self.backend.cluster
+        if cluster is None:
+            return None
+        spec, identity = self.subject.spec, self.subject.identity
+        at_work = [each.hash for each in decision.kept if each.state.phase == "Running"]
+        at_work += [decision.start.hash] if decision.start else []
+        wish = cnpg.Wish(
+            prefix=self.prefix,
+            stamp=names.role_stamp(identity.text, self.backend.place.database),
+            logins=self.logins,
+            database=self.database,
+            has_vectors=spec.embeddings.enabled,
+            drops=spec.deletion_policy == "Delete",
+            has_home=self.subject.has_home,
+            is_provisioned=decision.phase == "Complete",
+            is_frozen=any(each != self.document.hash for each in at_work),
+        )
+        return cnpg.Roles(self.owner, cluster, wish, self._known_by, self.subject.inputs.observed)
+
+    @cached_property
+    def _known_by(self) -> cnpg.Credentials:
+        job, key = self.credential(names.job_role(self.prefix)), self.rotation.key
+        active = [each.name for each in self.logins if each.state == "active"]
+        verifiers = {each: self.credential(each).verifier(key) for each in (*active, job.name)}
+        return cnpg.Credentials(verifiers, job.password(key), (key.key_id, str(job.epoch), job.uid))
+
     def resources(self, decision: Decision) -> dict[str, Resource]:
         """Every composed resource, by key."""
         observed = self.subject.inputs.observed
-        made = ready_when_observed(observed, {**self._report(), **self._bindings(decision)})
-        return {**made, **self._jobs(decision)}
+        roles = self._roles(decision)
+        made = ready_when_observed(observed, {**self._report(roles), **self._bindings(decision)})
+        login = roles.login_secret if roles else self.backend.admin_secret
+        return {**made, **(roles.resources() if roles else {}), **self._jobs(decision, login)}
 
-    def _report(self) -> dict[str, Manifest]:
-        name = names.report(self.subject.identity.id12)
+    def pace(self, decision: Decision) -> int:
+        """How many seconds an answer that is not the last one holds."""
+        busy = self.backend.cluster is not None and decision.phase != "Failed" and provider_condition(self.found).status
+        roles = self._roles(decision) if busy else None
+        return BUSY_SECONDS if roles and not roles.has_failed else CONVERGING_SECONDS
+
+    def _report(self, roles: cnpg.Roles | None) -> dict[str, Manifest]:
+        name, observed = names.report(self.subject.identity.id12), self.subject.inputs.observed
         account = jobs.service_account(self.settings, self.found.provider)
-        return report.objects(self.owner, name, account, self._placed, self.subject.inputs.observed)
+        made = report.objects(self.owner, name, account, self._placed, observed)
+        binding = self._placed["report-binding"]
+        if roles and not roles.has_groups and binding not in observed:
+            # It is time enough with the next objects: each change of what is composed is another round for Crossplane.
+            made.pop(binding, None)
+        return made
 
-    def _jobs(self, decision: Decision) -> dict[str, Resource]:
+    def _jobs(self, decision: Decision, login: str | None) -> dict[str, Resource]:
         """The Jobs that stay, the one that starts, and the request document of each."""
         observed, wanted = self.subject.inputs.observed, self.document.hash
         made: dict[str, Resource] = {}
@@ -149,7 +197,7 @@ class Home:
             for content in names.parse_request_keys(observed):
                 made |= kept(observed, names.request_key(content))
         if start:
-            made[names.provision_key(start.hash, start.number)] = Resource(self._job(start), ready=False)
+            made[names.provision_key(start.hash, start.number)] = Resource(self._job(start, login), ready=False)
         if (start and start.hash == wanted) or any(each.hash == wanted for each in decision.kept):
             # Written anew, not projected: a rotated CA reaches the next Job this way.
             key = names.request_key(wanted)
@@ -160,14 +208,14 @@ class Home:
         name = names.request(self.subject.identity.id12, self.document.hash)
         return secret.request(self.owner, name, self.document.text, self.backend.ca)
 
-    def _job(self, start: Start) -> Manifest:
+    def _job(self, start: Start, login: str | None) -> Manifest:
         id12, content = self.subject.identity.id12, start.hash
         task = jobs.task(
             "provision",
             self.settings,
             self.found.provider,
             request=names.request(id12, content),
-            admin=self.backend.admin_secret,
+            admin=login,
             ca=names.request(id12, content) if self.backend.ca else None,
         )
         return job.job(self.owner, names.job(id12, content, start.number), task)
@@ -211,6 +259,9 @@ class Home:
             return credentials, conditions.rotating(self._job_name(decision), here, rotation.epoch, rotation.wanted)
         if decision.phase == "Complete":
             return credentials, conditions.provisioned(self._job_name(decision), here)
+        roles = self._roles(decision)
+        if roles and decision.phase == "Running" and decision.start is None and decision.subject is None:
+            return credentials, roles.waiting()
         if decision.phase == "Running" or decision.subject is None:
             at = decision.start or decision.subject
             current = at is not None and at.hash == self.document.hash

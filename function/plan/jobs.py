@@ -29,7 +29,7 @@ def task(  # noqa: PLR0913 - each is another Secret, and all are names
     provider: Provider,
     *,
     request: str,
-    admin: str,
+    admin: str | None,
     ca: str | None,
 ) -> Task:
     """Give one run of the migrations image."""

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 # How long Crossplane may cache an answer: while things move, and when nothing is expected to.
 CONVERGING_SECONDS = 60
 STABLE_SECONDS = 600
+# Where more objects change than Crossplane listens to: it drops events of a composite that has many at once (its watch
+# circuit breaker), and then looks again by itself only when an answer is this old.
+BUSY_SECONDS = 2
 
 
 def kept(observed: Mapping[str, Mapping[str, Any]], key: str, *, ready: bool = True) -> dict[str, Resource]:
@@ -67,4 +70,6 @@ def events(inputs: Inputs, stands: Iterable[Condition]) -> tuple[Event, ...]:
 
 
 def _is_ready(observed: Mapping[str, Any]) -> bool:
+    if observed["kind"] in {"DatabaseRole", "Database"}:
+        return readiness.cnpg(observed).phase == "Applied"
     return observed["kind"] != "Job" or readiness.job(observed).phase == "Complete"

@@ -16,7 +16,7 @@ from function.model import API_VERSION, MemoryProvider, spec_of
 from function.state import Provider, Requirement
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from function.backends.base import Backend
     from function.model import ProviderRef
@@ -93,7 +93,7 @@ def requirements(ref: ProviderRef, namespace: str | None) -> tuple[Requirement, 
     return tuple(asked)
 
 
-def find(answers: Mapping[str, tuple[Mapping[str, Any], ...]], wish: Wish) -> Found:
+def find(answers: Mapping[str, Sequence[Mapping[str, Any]]], wish: Wish) -> Found:
     """Apply the three rules.
 
     Raises:
@@ -147,7 +147,7 @@ def consumer(provider: Provider, namespace: str | None) -> tuple[Requirement, ..
     return (Requirement(names.CONSUMER, "v1", "Namespace", match_name=namespace),)
 
 
-def admit(provider: Provider, namespace: str | None, answers: Mapping[str, tuple[Mapping[str, Any], ...]]) -> None:
+def admit(provider: Provider, namespace: str | None, answers: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Ask a provider whether it admits Memories of a namespace; without a claim only `All` does.
 
     Raises:
@@ -172,7 +172,7 @@ def admit(provider: Provider, namespace: str | None, answers: Mapping[str, tuple
 
 
 def _labels(
-    provider: Provider, namespace: str, answers: Mapping[str, tuple[Mapping[str, Any], ...]]
+    provider: Provider, namespace: str, answers: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> Mapping[str, str]:
     if names.CONSUMER not in answers:
         raise Blocked(conditions.consumer_not_seen(provider.title, namespace))

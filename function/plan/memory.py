@@ -10,7 +10,7 @@ from function.conditions import Blocked
 from function.credentials import KeyRing
 from function.errors import InvalidSpec
 from function.model import Memory, MemoryInput, spec_of
-from function.plan import attempts, lookup, rotation
+from function.plan import attempts, cnpg, lookup, rotation
 from function.plan.home import Home, provider_condition
 from function.plan.kept import CONVERGING_SECONDS, STABLE_SECONDS, events, project_kept
 from function.plan.rotation import Rotation
@@ -70,7 +70,7 @@ def _compose(subject: Subject, settings: MemoryInput, asked: list[Requirement], 
     said.append(provider_condition(provider))
     home = Home(subject, settings, provider, backend_of(provider.provider), _rotation(subject, settings))
     _check_wishes(home.backend, subject.spec)
-    decision = attempts.decide(subject.attempts, home.situation)
+    decision = home.gated(attempts.decide(subject.attempts, home.situation))
     resources = home.resources(decision)
     stands = (*said, *home.conditions(decision))
     # Between the steps of a rotation too, where Crossplane copies the Secret for the app: it does so only then.
@@ -84,7 +84,7 @@ def _compose(subject: Subject, settings: MemoryInput, asked: list[Requirement], 
         events=events(subject.inputs, stands),
         requirements=tuple(asked),
         connection_details=home.connection_details(decision),
-        ttl_seconds=STABLE_SECONDS if all(each.status for each in stands) and ready else CONVERGING_SECONDS,
+        ttl_seconds=STABLE_SECONDS if all(each.status for each in stands) and ready else home.pace(decision),
     )
 
 
@@ -123,6 +123,10 @@ def _provider(subject: Subject, settings: MemoryInput, asked: list[Requirement])
         backend.check_delivery(settings.delivery)
         backend.check(settings.claimed_providers)
         lookup.hold(found, backend, wish)
+        asked += cnpg.requirements(backend)
+        problem = cnpg.missing(backend, subject.inputs)
+        if problem:
+            raise Blocked(conditions.operator_too_old(found.provider.title, problem))
         _ = backend.ca
     except InvalidSpec as error:
         raise Blocked(conditions.provider_invalid(found.provider.title, str(error))) from None

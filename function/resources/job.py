@@ -35,7 +35,7 @@ class Task:
         jobs: The provider's wishes, over the Composition's.
         service_account: Whose token writes the report.
         request: Name of the Secret with the request document.
-        admin: Name of the Secret with the admin's login.
+        admin: Name of the Secret that the task logs in with; None when it does not.
         ca: Secret with the backend's CA when it is not the request's own; None otherwise.
     """
 
@@ -44,7 +44,7 @@ class Task:
     jobs: Jobs
     service_account: str
     request: str
-    admin: str
+    admin: str | None
     ca: str | None = None
 
     @property
@@ -141,8 +141,10 @@ def _container(task: Task) -> dict[str, Any]:
 def _sources(task: Task) -> list[dict[str, Any]]:
     """Files under /memory. Keys are mounted by name: a CA Secret of CloudNativePG holds the CA's private key too."""
     request = [{"key": REQUEST_FILE, "path": REQUEST_FILE}]
-    admin = [{"key": key, "path": f"admin/{key}"} for key in ("username", "password")]
-    sources = [_source(task.request, request), _source(task.admin, admin)]
+    sources = [_source(task.request, request)]
+    if task.admin:
+        admin = [{"key": key, "path": f"admin/{key}"} for key in ("username", "password")]
+        sources.append(_source(task.admin, admin))
     if task.ca:
         sources.append(_source(task.ca, [{"key": CA_FILE, "path": f"tls/{CA_FILE}"}]))
     return sources

@@ -22,7 +22,7 @@ WHOLE = None
 _projected: ContentCache[dict[str, Any]] = ContentCache(256_000)
 Mask = dict[str, Any]
 
-_LABELS: Mask = dict.fromkeys(names.LABEL_KEYS, WHOLE)
+_LABELS: Mask = dict.fromkeys((*names.LABEL_KEYS, names.LABEL_RELOAD, names.LABEL_ATTEMPT), WHOLE)
 _METADATA: Mask = {"name": WHOLE, "namespace": WHOLE, "labels": _LABELS}
 _FILES: Mask = {"secret": {"name": WHOLE, "items": [{"key": WHOLE, "path": WHOLE}]}}
 _POD: Mask = {
@@ -72,12 +72,33 @@ _BINDING: Mask = {
     "roleRef": {"apiGroup": WHOLE, "kind": WHOLE, "name": WHOLE},
     "subjects": [{"kind": WHOLE, "name": WHOLE, "namespace": WHOLE}],
 }
+_ROLE: Mask = {
+    "cluster": {"name": WHOLE},
+    "name": WHOLE,
+    "comment": WHOLE,
+    "login": WHOLE,
+    "disablePassword": WHOLE,
+    "inRoles": WHOLE,
+    "connectionLimit": WHOLE,
+    "databaseRoleReclaimPolicy": WHOLE,
+    "passwordSecret": {"name": WHOLE},
+}
+_DATABASE: Mask = {
+    "cluster": {"name": WHOLE},
+    "name": WHOLE,
+    "owner": WHOLE,
+    "databaseReclaimPolicy": WHOLE,
+    "extensions": [{"name": WHOLE, "schema": WHOLE}],
+    "schemas": [{"name": WHOLE, "owner": WHOLE}],
+}
 _MASKS: Mapping[str, Mask] = {
     "Job": {"spec": _JOB},
     "CronJob": {"spec": _CRONJOB},
     "Secret": {"type": WHOLE, "data": dict.fromkeys(SECRET_KEYS, WHOLE)},
     "ConfigMap": {},
     "ServiceAccount": {},
+    "DatabaseRole": {"spec": _ROLE},
+    "Database": {"spec": _DATABASE},
     "Role": {
         "rules": [{"apiGroups": WHOLE, "resources": WHOLE, "resourceNames": WHOLE, "verbs": WHOLE}],
     },

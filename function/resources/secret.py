@@ -5,6 +5,8 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING, Any
 
+from function import names
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -41,6 +43,18 @@ def entry(observed: Mapping[str, Any] | None, key: str) -> str:
         return b64decode((observed or {})["data"][key]).decode()
     except (KeyError, TypeError, ValueError):
         return ""
+
+
+def login(owner: Owner, name: str, username: str, password: str) -> dict[str, Any]:
+    """Give a Secret that a Job logs in with: the one place of a plaintext password beside the binding."""
+    return _secret(owner.metadata(name, "login"), "Opaque", {"username": username, "password": password})
+
+
+def role_password(owner: Owner, name: str, username: str, verifier: str) -> dict[str, Any]:
+    """Give a Secret that CloudNativePG takes a role's password from; it is told of each change by the label."""
+    metadata = owner.metadata(name, "role-password")
+    metadata["labels"][names.LABEL_RELOAD] = "true"
+    return _secret(metadata, "kubernetes.io/basic-auth", {"username": username, "password": verifier})
 
 
 def _secret(metadata: dict[str, Any], kind: str, entries: Mapping[str, str]) -> dict[str, Any]:

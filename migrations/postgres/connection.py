@@ -1,6 +1,7 @@
 """Connecting as the admin, waiting for a backend that is not there yet, and trying again what races with others."""
 
 import hashlib
+import os
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,6 +55,10 @@ HOPELESS = (
 )
 
 
+# libpq, when the server has proven itself and asks who we are.
+ASKED = "no password supplied"
+
+
 class ConnectionLostError(Exception):
     """The connection broke in the middle; everything is idempotent, so it begins again on a new one."""
 
@@ -66,9 +71,12 @@ class Admin:
     username: str
     password: str = field(repr=False)
     ca: Path | None
+    # Where its sessions are, unless that is the provider's database, and the role that they act as from the start.
+    database: str = ""
+    role: str = ""
 
     @classmethod
-    def load(cls, provider: Provider, directory: Path) -> "Admin":
+    def load(cls, provider: Provider, directory: Path, database: str = "", role: str = "") -> "Admin":
         """Reads the admin's Secret from the mounted folder.
 
         Raises:
@@ -80,7 +88,15 @@ class Admin:
             username=read_file(directory / "admin" / "username").strip(),
             password=read_file(directory / "admin" / "password").rstrip("\r\n"),
             ca=ca if ca.exists() else None,
+            database=database,
+            role=role,
         )
+
+    @classmethod
+    def without_login(cls, provider: Provider, directory: Path) -> "Admin":
+        """Gives nobody's login, to see whether the server asks for one."""
+        ca = directory / "tls" / "ca.crt"
+        return cls(provider, username="memory_probe", password="", ca=ca if ca.exists() else None)
 
     @property
     def server(self) -> str:
@@ -98,20 +114,25 @@ class Admin:
             return psycopg.connect(
                 host=provider.host,
                 port=provider.port,
-                dbname=database or provider.database,
+                dbname=database or self.database or provider.database,
                 user=self.username,
                 password=self.password,
+                passfile=os.devnull,
                 require_auth="scram-sha-256",
                 target_session_attrs="read-write",
                 connect_timeout=CONNECT_SECONDS,
                 application_name="memory-migrations",
-                options=" ".join(f"-c {name}={value}" for name, value in OPTIONS.items()),
+                options=" ".join(f"-c {name}={value}" for name, value in self._options().items()),
                 sslmode=provider.ssl_mode,
                 sslrootcert=self._root_certificates(),
                 autocommit=True,
             )
         except psycopg.OperationalError as error:
             raise self._refused(database or provider.database, str(error).strip()) from None
+
+    def _options(self) -> dict[str, str]:
+        # As a setting of the session RESET ROLE goes back to it.
+        return {**OPTIONS, "role": self.role} if self.role else OPTIONS
 
     def _root_certificates(self) -> str | None:
         """Gives the file to verify the server against: the provider's CA, or what this system trusts.
@@ -125,6 +146,8 @@ class Admin:
 
     def _refused(self, database: str, words: str) -> CommandError:
         words = " ".join(words.split())
+        if ASKED in words:
+            return CommandError(Code.PERMISSION_DENIED, ASKED)
         if any(hopeless in words for hopeless in HOPELESS):
             msg = (
                 f'{self.server} refuses the admin login "{self.username}" of provider "{self.provider.name}" '

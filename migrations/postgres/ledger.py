@@ -383,7 +383,9 @@ def _standing(connection: Connection, request: ProvisionRequest, names: Names) -
     """Looks whether the home is there, and whether what is there is ours."""
     if request.provider.isolation == "Database":
         found = find_database(connection, names)
-        return found is not None, found is not None and found.ours
+        # CloudNativePG makes the database, before anybody has asked the ledger: it is a home when it has our stamp.
+        is_made = request.provider.role_management == "SQL" or (found is not None and found.stamped)
+        return found is not None and is_made, found is not None and found.ours
     query = "SELECT coalesce(obj_description(oid, 'pg_namespace'), '') FROM pg_namespace WHERE nspname = %s"
     stamp = fetch_value(connection, query, request.dataset.home)
     if request.provider.isolation == "Schema" or stamp != names.stamp:

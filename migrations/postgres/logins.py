@@ -40,17 +40,22 @@ def _statements(request: ProvisionRequest, login: Login, facts: Facts, *, adopte
     yield sql.SQL("ALTER ROLE {} CONNECTION LIMIT {}").format(role, sql.Literal(-1 if limit is None else limit))
     # All, because RESET of one hnsw.* setting is refused where the library is not there.
     yield sql.SQL("ALTER ROLE {} RESET ALL").format(role)
+    for name, value in settings(request, facts):
+        yield sql.SQL("ALTER ROLE {} SET {} = {}").format(role, name, value)
+
+
+def settings(request: ProvisionRequest, facts: Facts) -> Iterator[tuple[sql.Composable, sql.Composable]]:
+    """Gives what a login's sessions begin with: names and values as SET takes them."""
     path = [request.dataset.home, facts.vector_schema] if facts.vector_schema else [request.dataset.home]
-    yield sql.SQL("ALTER ROLE {} SET search_path = {}").format(role, sql.SQL(", ").join(map(sql.Identifier, path)))
-    settings = {
+    yield sql.Identifier("search_path"), sql.SQL(", ").join(map(sql.Identifier, path))
+    values = {
         "statement_timeout": request.provider.statement_timeout,
         "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION,
         "hnsw.iterative_scan": "relaxed_order" if facts.vector else None,
     }
-    for name, value in settings.items():
+    for name, value in values.items():
         if value is not None:
-            setting = sql.SQL(".").join(map(sql.Identifier, name.split(".")))
-            yield sql.SQL("ALTER ROLE {} SET {} = {}").format(role, setting, sql.Literal(value))
+            yield sql.SQL(".").join(map(sql.Identifier, name.split("."))), sql.Literal(value)
 
 
 def digests(request: ProvisionRequest, noted: Mapping[str, str]) -> dict[str, str]:

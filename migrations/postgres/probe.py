@@ -2,9 +2,9 @@
 
 import psycopg
 
-from migrations.errors import CommandError, code_of
+from migrations.errors import Code, CommandError, code_of
 from migrations.postgres import server
-from migrations.postgres.connection import Admin, Connection, words
+from migrations.postgres.connection import ASKED, Admin, Connection, words
 from migrations.postgres.server import Facts
 from migrations.request import ProbeRequest
 
@@ -38,3 +38,19 @@ def probe(request: ProbeRequest, admin: Admin) -> tuple[Facts | None, CommandErr
 def _check_vector(connection: Connection, admin: Admin, facts: Facts) -> None:
     usable = facts if facts.vector else server.create_vector(connection, admin, keep=False)
     server.check_vector(admin, usable)
+
+
+def knock(admin: Admin) -> CommandError | None:
+    """Asks the server for its name and no more: it is there when it wants a password.
+
+    libpq hangs up then, which leaves no word in the server's log.
+
+    Returns:
+        What stands in the way, None when it answers.
+    """
+    try:
+        admin.connect().close()
+    except CommandError as error:
+        return None if error.message == ASKED else error
+    msg = f"{admin.server} lets anybody in without a password: its pg_hba.conf must ask for scram-sha-256"
+    return CommandError(Code.PERMISSION_DENIED, msg)

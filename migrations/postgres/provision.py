@@ -21,6 +21,7 @@ from migrations.postgres import (
     home,
     ledger,
     logins,
+    managed,
     policies,
     roles,
     runner,
@@ -55,6 +56,17 @@ class Done:
     modules: list[dict[str, str]]
     warnings: list[str]
     verify: list[str]
+
+
+def load_admin(request: ProvisionRequest, directory: Path) -> Admin:
+    """Gives the login that works on a request's home: the provider's admin, or under CNPG the Memory's own.
+
+    Raises:
+        CommandError: BAD_REQUEST when a file is missing, or the request cannot be right.
+    """
+    if request.provider.role_management == "SQL":
+        return Admin.load(request.provider, directory)
+    return Admin.load(request.provider, directory, request.database, names_of(request).owner)
 
 
 def provision(request: ProvisionRequest, admin: Admin, deadline: Deadline, folder: Path = sqlfile.FOLDER) -> Done:
@@ -121,6 +133,11 @@ class _Run:
     def isolation(self) -> Isolation:
         return self.request.provider.isolation
 
+    @property
+    def is_managed(self) -> bool:
+        """Whether CloudNativePG has made roles and database, and the session is the owner role's."""
+        return self.request.provider.role_management == "CNPG"
+
     def go(self) -> Done:
         """Takes the steps.
 
@@ -135,6 +152,8 @@ class _Run:
             raise explained(lost, error) from None
 
     def _steps(self) -> Done:
+        if self.is_managed:
+            return self._managed_steps()
         connection, request, names = self.connection, self.request, self.names
         connection.add_notice_handler(self._note_warning)
         log.step("lock")
@@ -146,6 +165,20 @@ class _Run:
             self._step("roles", lambda: roles.ensure(connection, names))
             with self._at_home() as at_home:
                 done = self._home_steps(at_home, facts, claimed)
+            digests = logins.digests(request, claimed.logins)
+            self._step("seal", lambda: ledger.seal(connection, request, digests))
+        return done
+
+    def _managed_steps(self) -> Done:
+        connection, request = self.connection, self.request
+        connection.add_notice_handler(self._note_warning)
+        log.step("lock")
+        with home_lock(connection, request.home, self.deadline):
+            managed.check(connection, self.names)
+            self.names = managed.present(connection, self.names)
+            claimed = self._step("ledger", lambda: ledger.claim(connection, request, self.names))
+            self._step("stamp", lambda: managed.stamp(connection, self.names))
+            done = self._home_steps(connection, server.read(connection), claimed)
             digests = logins.digests(request, claimed.logins)
             self._step("seal", lambda: ledger.seal(connection, request, digests))
         return done
@@ -183,16 +216,24 @@ class _Run:
             if shared:
                 self._guard(connection)
             self._step("grants", lambda: grants.repair(connection, self.schema, names, shared=shared), connection)
-        self._step("access", lambda: access.repair(self.connection, request, names))
-        adopted, noted = claimed.adopted, claimed.logins
-        self._step("logins", lambda: logins.apply(connection, request, facts, adopted=adopted), connection)
-        self._step("sessions", lambda: logins.end_sessions(connection, request, noted, adopted=adopted), connection)
+        self._admit(connection, facts, claimed)
         return Done(
             server=facts.described(),
             modules=versions,
             warnings=[*server.warnings(facts), *self.warnings],
             verify=self._step("verify", lambda: self._verify(connection), connection),
         )
+
+    def _admit(self, connection: Connection, facts: Facts, claimed: ledger.Claimed) -> None:
+        """Takes the steps that decide who comes in, and how."""
+        request, names, adopted, noted = self.request, self.names, claimed.adopted, claimed.logins
+        if self.is_managed:
+            self._step("settings", lambda: managed.furnish(connection, request, names, facts))
+            self._step("sessions", lambda: managed.end_sessions(connection, request, noted, adopted=adopted))
+            return
+        self._step("access", lambda: access.repair(self.connection, request, names))
+        self._step("logins", lambda: logins.apply(connection, request, facts, adopted=adopted), connection)
+        self._step("sessions", lambda: logins.end_sessions(connection, request, noted, adopted=adopted), connection)
 
     def _guard(self, connection: Connection) -> None:
         """Puts the policies on, a table at a time: nobody's statements wait for more than one of them."""
@@ -202,7 +243,7 @@ class _Run:
 
     def _verify(self, connection: Connection) -> list[str]:
         names, shared = self.names, self.isolation == "Dataset"
-        found = verify.differences(connection, self.schema, names, shared=shared)
+        found = verify.differences(connection, self.schema, names, shared=shared, managed=self.is_managed)
         if shared:
             found += policies.differences(connection, self.schema, names, self.request.dataset.name)
         return sorted(found)
@@ -238,6 +279,8 @@ class _Run:
             create = partial(server.create_vector, connection, self.admin, owner=owner)
             facts = retrying(connection, self.deadline, create)
         server.check_vector(self.admin, facts)
+        if self.is_managed:
+            self._step("opened", lambda: managed.open_extension(connection, self.names, facts))
         home.check_extension_usable(connection, facts, self.names)
         return facts
 

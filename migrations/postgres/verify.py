@@ -28,7 +28,8 @@ SELECT format('group %%s can log in', r.rolname) FROM pg_roles r WHERE r.rolname
 UNION ALL
 SELECT format('login %%s can become role %%s', l.rolname, g.rolname)
 FROM login l JOIN pg_auth_members m ON m.member = l.oid JOIN pg_roles g ON g.oid = m.roleid
-WHERE m.set_option OR m.admin_option
+WHERE m.admin_option OR (m.set_option AND NOT (
+    %(managed)s AND g.rolname = CASE WHEN l.writes THEN %(writer)s ELSE %(reader)s END))
 UNION ALL
 SELECT format('login %%s is in role %%s', l.rolname, g.rolname)
 FROM login l JOIN pg_auth_members m ON m.member = l.oid JOIN pg_roles g ON g.oid = m.roleid
@@ -89,8 +90,14 @@ WHERE n.nspname = 'public' AND a.grantee = 0 AND current_database() = %(own_data
 """
 
 
-def differences(connection: Connection, schema: str, names: Names, *, shared: bool = False) -> list[str]:
-    """Gives a sentence for each right that is missing or too much, in a fixed order; policies are not among them."""
+def differences(
+    connection: Connection, schema: str, names: Names, *, shared: bool = False, managed: bool = False
+) -> list[str]:
+    """Gives a sentence for each right that is missing or too much, in a fixed order; policies are not among them.
+
+    Where roles are `managed` by CloudNativePG, a login can become its own group: it knows no other membership. The
+    group has no right that the login has not.
+    """
     values = {
         "schema": schema,
         "roles": list(names.roles),
@@ -100,5 +107,6 @@ def differences(connection: Connection, schema: str, names: Names, *, shared: bo
         "reader": names.reader,
         "shared": shared,
         "own_database": names.database,
+        "managed": managed,
     }
     return sorted(str(row[0]) for row in connection.execute(_QUERY, values).fetchall())
