@@ -12,7 +12,12 @@ from memoryctl.objects import Key, Object, make_secret, secret_key
 
 # Says on the stored object that its backend is the embedded server, whose port may be another one tomorrow.
 ANNOTATION = "memoryctl/backend"
-REPLACED = ("clusterRef", "host", "port", "sslMode", "caBundle", "database", "pooler", "connectionSecret")
+REPLACED = (
+    *("clusterRef", "host", "port", "sslMode", "caBundle", "database", "pooler", "connectionSecret"),
+    *("roleManagement", "isolation"),
+)
+# The Secret of a provider that names none, because CloudNativePG would do the admin's work.
+STAND_IN = "memoryctl-admin"
 CONNECT_SECONDS = 2.0
 
 
@@ -43,7 +48,7 @@ def on_embedded(provider: Object, server: embedded.Server) -> tuple[Object, Obje
         "port": server.port,
         "sslMode": "disable",
         "database": server.database,
-        "connectionSecret": given["connectionSecret"],
+        **_admin(provider),
     }
     annotations = {**provider["metadata"].get("annotations", {}), ANNOTATION: "embedded"}
     metadata = {**provider["metadata"], "annotations": annotations}
@@ -61,9 +66,10 @@ def notice(before: Mapping[str, Any], after: Mapping[str, Any], server: embedded
     replaced = [name for name in REPLACED if name in given and given[name] != new.get(name)]
     # The login behind a Secret is the embedded server's, whatever the Secret is called.
     names = ", ".join(dict.fromkeys([*replaced, "connectionSecret"]))
+    played = "" if "connectionSecret" in given else "; its admin does CloudNativePG's work, a database for each Memory"
     return (
         f'provider "{before["metadata"]["name"]}": nobody answers at {host}:{port}, so the embedded PostgreSQL '
-        f"{server.version} at {server.host}:{server.port} stands in ({names} replaced)"
+        f"{server.version} at {server.host}:{server.port} stands in ({names} replaced){played}"
     )
 
 
@@ -75,10 +81,22 @@ def directory(state: Path) -> Path:
 def _is_complete(provider: Mapping[str, Any]) -> bool:
     postgres = provider["spec"].get("postgres", {})
     cluster, secret = postgres.get("clusterRef"), postgres.get("connectionSecret")
-    if secret is None or (cluster is None) == ("host" not in postgres):
+    if (cluster is None) == ("host" not in postgres):
         return False
     own = provider["metadata"].get("namespace")
+    if secret is None:
+        return cluster is not None and bool(cluster.get("namespace", own))
     return cluster is None or cluster.get("namespace", own) == secret.get("namespace", own)
+
+
+def _admin(provider: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives the fields that say who makes roles: as the manifest does, or what comes nearest to CloudNativePG."""
+    given = provider["spec"]["postgres"]
+    if "connectionSecret" in given:
+        return {name: given[name] for name in ("connectionSecret", "roleManagement", "isolation") if name in given}
+    namespace = given["clusterRef"].get("namespace") or provider["metadata"].get("namespace", "")
+    secret = {"name": STAND_IN, "namespace": namespace}
+    return {"connectionSecret": secret, "roleManagement": "SQL", "isolation": "Database"}
 
 
 def _address(provider: Mapping[str, Any]) -> tuple[str, int]:
@@ -105,5 +123,5 @@ def _reachable(host: str, port: int) -> bool:
 
 
 def _admin_secret(provider: Mapping[str, Any]) -> Key:
-    reference = provider["spec"]["postgres"]["connectionSecret"]
+    reference = _admin(provider)["connectionSecret"]
     return secret_key(reference.get("namespace") or provider["metadata"].get("namespace", ""), reference["name"])

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Via = Literal["Namespace", "Claim", "Shared"]
 KIND = "XMemoryProvider"
 # What a Memory with data is held to, and what is fixed as soon as a provider was found.
-SERVER = ("type", "host", "port", "database", "isolation")
+SERVER = ("type", "host", "port", "database", "isolation", "roleManagement")
 _FOUND = ("via", "namespace", "type")
 
 
@@ -78,6 +78,7 @@ class Found:
             "port": place.port,
             "database": place.database,
             "isolation": backend.isolation,
+            "roleManagement": backend.manages_by,
         }
 
 
@@ -118,7 +119,7 @@ def find(answers: Mapping[str, Sequence[Mapping[str, Any]]], wish: Wish) -> Foun
 def hold(found: Found, backend: Backend, wish: Wish) -> None:
     """Compare a provider with what was pinned under the same ref.
 
-    Before the Memory has a home, a platform team may still correct host, port, database and isolation.
+    Before the Memory has a home, a platform team may still correct all that is about its server.
 
     Raises:
         Blocked: Changed, with what was and what is.
@@ -126,8 +127,8 @@ def hold(found: Found, backend: Backend, wish: Wish) -> None:
     if not wish.is_pinned:
         return
     fixed = [*(_FOUND if "via" in wish.pinned else ()), *(SERVER if wish.provisioned else ())]
-    # A Memory from before the isolation was noted has a schema.
-    before, now = {"isolation": "Schema", **wish.pinned}, found.pin(backend)
+    # A Memory from before these were noted has a schema, and its roles were made by a Job.
+    before, now = {"isolation": "Schema", "roleManagement": "SQL", **wish.pinned}, found.pin(backend)
     differences = [
         f"{field} was {before.get(field, 'none')} and is {now.get(field, 'none')}"
         for field in dict.fromkeys(fixed)

@@ -3,7 +3,7 @@
     provider.yaml, claim.yaml   what a person writes
     namespace.yaml              what a person writes where the provider looks at it: the claim's Namespace
     xr.yaml                     the composite that Crossplane makes from the claim
-    required.yaml               the provider's composite, probed, and the Namespace
+    required.yaml               the provider's composite, probed, the Namespace, and CloudNativePG's definition of roles
     observed.yaml               the composed objects once all is done, with all that servers add
     expected/*.yaml             the function's answers: to the provider, to the new claim (first), to the settled one
 
@@ -17,6 +17,7 @@ import uuid
 from base64 import b64encode
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -36,9 +37,13 @@ from tests.function.harness import (
 )
 from tests.schemas import ROOT
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 UPDATE = bool(os.environ.get("MEMORY_UPDATE_GOLDENS"))
 FOLDERS = sorted(path.parent for path in (ROOT / "examples").glob("*/claim.yaml"))
 _CA = (Path(__file__).parent / "ca.pem").read_text()
+_SERVER = {"version": "18.4", "capabilities": ["create-on-database", "createrole", "pgvector", "pgvector/0.8.5"]}
 _RESOURCE_KEY = "crossplane.io/composition-resource-name"
 
 
@@ -55,7 +60,7 @@ class Example:
 
     @property
     def required(self) -> tuple[Object, ...]:
-        """What the function requires: the provider's composite, and the Namespace where there is one."""
+        """What the function requires: the provider's composite, and what else the goldens' world has."""
         return tuple(yaml.safe_load_all((self.folder / "required.yaml").read_text()))
 
     @property
@@ -65,6 +70,12 @@ class Example:
             return ()
         metadata = self.read("namespace.yaml")["metadata"]
         return (worlds.namespace(metadata["name"], **metadata["labels"]),)
+
+    @property
+    def definitions(self) -> tuple[Object, ...]:
+        """The CustomResourceDefinition that tells of a CloudNativePG which makes roles, where that is needed."""
+        postgres = self.read("provider.yaml")["spec"]["postgres"]
+        return () if "connectionSecret" in postgres else (worlds.ROLES_CRD,)
 
     @property
     def composite(self) -> Object:
@@ -104,18 +115,17 @@ class Example:
     def world(self, *, settled: bool) -> World:
         """What a call for the Memory sees."""
         seen = self.observed() if settled else {}
-        provider, *namespaces = self.required
+        provider, *others = self.required
         xr = self.read("xr.yaml")
-        world = World(
-            xr, seen, providers=(provider,), namespaces=tuple(namespaces), settings=_input(xr["spec"], "memory")
-        )
+        world = World(xr, seen, providers=(provider,), settings=_input(xr["spec"], "memory"), **_by_kind(others))
         return world.but(published=dict(run(world).response.desired.composite.connection_details))
 
     @property
     def provider_world(self) -> World:
         """What a call for the provider sees at first."""
         xr = self.provider_composite
-        return World(xr, settings=_input(xr["spec"], "memoryprovider"), credentials={})
+        settings = _input(xr["spec"], "memoryprovider")
+        return World(xr, settings=settings, credentials={}, definitions=self.definitions)
 
     def answers(self) -> dict[str, Answer]:
         """The function's answer to each golden's question."""
@@ -129,9 +139,10 @@ class Example:
         """Write everything that a machine makes, goldens last."""
         required = probed(self.provider_world)[0].xr
         self._write("xr.yaml", dump(self.composite))
-        self._write("required.yaml", "---\n".join(map(dump, (required, *self.namespaces))))
+        self._write("required.yaml", "---\n".join(map(dump, (required, *self.namespaces, *self.definitions))))
         settings = _input(self.composite["spec"], "memory")
-        start = World(xr=self.composite, providers=(required,), namespaces=self.namespaces, settings=settings)
+        others = _by_kind([*self.namespaces, *self.definitions])
+        start = World(xr=self.composite, providers=(required,), settings=settings, **others)
         settled = start
         for epoch in range(self.composite["spec"]["credentials"]["epoch"] + 1):
             settled = provisioned(settled.with_spec(credentials__epoch=epoch))
@@ -159,7 +170,7 @@ def probed(world: World) -> tuple[World, Answer]:
         code=0,
         reason="Succeeded",
         message="",
-        server={"version": "18.4", "capabilities": ["create-on-database", "createrole", "pgvector", "pgvector/0.8.5"]},
+        server=_SERVER if "connectionSecret" in world.xr["spec"]["postgres"] else {"version": "", "capabilities": []},
         caBundle=_CA,
     )
     ended = complete(inner(world.observed[probe]))
@@ -169,7 +180,7 @@ def probed(world: World) -> tuple[World, Answer]:
 
 def provisioned(world: World) -> World:
     """A Memory whose Job has run and reported; one that is refused stays as it is."""
-    for _ in range(4):
+    for _ in range(6):
         world, answer = step(world)
         seen = dict(world.observed)
         for key in answer.jobs():
@@ -194,6 +205,14 @@ def composition(spec: Object, default: str) -> Object:
 
 def _input(spec: Object, default: str) -> Object:
     return pipeline_input(composition(spec, default)["metadata"]["name"])
+
+
+def _by_kind(bodies: Sequence[Object]) -> dict[str, Any]:
+    """What a world has beside providers, by its fields."""
+    return {
+        field: tuple(body for body in bodies if body["kind"] == kind)
+        for field, kind in (("namespaces", "Namespace"), ("definitions", "CustomResourceDefinition"))
+    }
 
 
 def _uid(name: str) -> str:

@@ -42,6 +42,7 @@ class World:
         observed: Composed resources by key.
         providers: What a control plane would find; requirements are resolved against these.
         namespaces: And these.
+        definitions: And these CustomResourceDefinitions.
         settings: The step's input.
         credentials: Pipeline credentials.
         resolved: False: no requirement is resolved yet.
@@ -54,6 +55,7 @@ class World:
     observed: Mapping[str, Object] = field(default_factory=dict)
     providers: tuple[Object, ...] = ()
     namespaces: tuple[Object, ...] = ()
+    definitions: tuple[Object, ...] = ()
     settings: Object = field(default_factory=pipeline_input)
     credentials: Mapping[str, Mapping[str, bytes]] = field(default_factory=lambda: {"root-key": {"current": ROOT_KEY}})
     resolved: bool = True
@@ -167,7 +169,7 @@ def request(world: World, asked: Mapping[str, fnv1.ResourceSelector] | None = No
         if not world.resolved or name in world.unanswered:
             continue
         answers[name].SetInParent()
-        for body in (*world.providers, *world.namespaces):
+        for body in (*world.providers, *world.namespaces, *world.definitions):
             if _matches(selector, body):
                 answers[name].items.add().resource.update(body)
     return req
@@ -280,6 +282,8 @@ def _served(key: str, body: Object, composite: Object | None) -> Object:
         _pod_defaults(body["spec"]["jobTemplate"]["spec"]["template"]["spec"])
     if body["kind"] == "ServiceAccount":
         body["secrets"] = [{"name": "token"}]
+    if body["kind"] == "DatabaseRole":
+        body["spec"] |= {"ensure": "present", "inherit": True}
     return body
 
 
@@ -389,6 +393,7 @@ def step(world: World, **jobs_end: Any) -> tuple[World, Answer]:
         job = inner(observed[key])
         if job["kind"] == "Job" and not job["status"].get("conditions"):
             observed[key] = showing(observed[key], _ended(job, **jobs_end))
+    observed = operated(observed)
     xr = {**world.xr, "status": {**answer.status, "conditions": _conditions(answer)}}
     published = dict(answer.response.desired.composite.connection_details) or world.published
     return world.but(xr=xr, observed=observed, published=published), answer
@@ -402,7 +407,42 @@ def _applied(before: Object, body: Object) -> Object:
         return showing(after, _applied(inner(after), asked(after)))
     if body["kind"] in {"Secret", "Role", "RoleBinding"}:
         after |= {key: value for key, value in body.items() if key != "metadata"}
+    if after != before and body["kind"] == "Secret":
+        after["metadata"]["resourceVersion"] = str(int(before["metadata"]["resourceVersion"]) + 1)
+    if body["kind"] in {"DatabaseRole", "Database"}:
+        after = {**_served(_key_of(before), body, None), "status": before.get("status", {})}
+        after["metadata"]["ownerReferences"] = before["metadata"]["ownerReferences"]
+        changed = after["spec"] != before["spec"]
+        after["metadata"]["generation"] = before["metadata"]["generation"] + int(changed)
     return after
+
+
+def _key_of(body: Object) -> str:
+    key: str = body["metadata"]["annotations"]["crossplane.io/composition-resource-name"]
+    return key
+
+
+def operated(observed: Mapping[str, Object]) -> dict[str, Object]:
+    """The objects after CloudNativePG has looked at them once, all at the same time: what one needs must be there."""
+    return {
+        key: {**body, "status": _looked_at(body, observed)} if body["kind"] in {"DatabaseRole", "Database"} else body
+        for key, body in observed.items()
+    }
+
+
+def _looked_at(body: Object, observed: Mapping[str, Object]) -> Object:
+    spec, status = body["spec"], {"observedGeneration": body["metadata"]["generation"], "applied": True}
+    roles = {each["spec"]["name"] for each in observed.values() if each.get("status", {}).get("applied")}
+    needed = [spec["owner"]] if body["kind"] == "Database" else spec.get("inRoles", [])
+    missing = [role for role in needed if role not in roles]
+    if missing:
+        return {"applied": False, "message": f'role "{missing[0]}" does not exist'}
+    if "passwordSecret" not in spec:
+        return status
+    held = [each for each in observed.values() if each["metadata"]["name"] == spec["passwordSecret"]["name"]]
+    if not held or secret_entries(held[0])["username"] != spec["name"]:
+        return {"applied": False, "message": f"no Secret {spec['passwordSecret']['name']} of this role"}
+    return {**status, "secretResourceVersion": held[0]["metadata"]["resourceVersion"]}
 
 
 def _ended(job: Object, code: int | None = 0, reason: str = "PodFailurePolicy", time: str = TIME) -> Object:

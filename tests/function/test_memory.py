@@ -141,9 +141,9 @@ TOLD = [
         "and watch namespaces",
     ),
     Told(
-        "cluster-without-login",
-        "no admin login at all needs CNPG role management, which is not there yet",
-        world(provider(postgres={"clusterRef": {"name": "db", "namespace": "databases"}})),
+        "host-without-login",
+        "only CloudNativePG can make roles without an admin",
+        world(provider(postgres={"host": "db.example.com"})),
         ("ProviderReady", "InvalidSpec"),
         'provider "pg": spec.postgres.connectionSecret: without it there is no admin login for the Jobs: name a Secret',
     ),

@@ -114,7 +114,7 @@ def test_a_wrong_spec_is_a_condition_and_removes_nothing() -> None:
     before = set(settled.observed)
     for broken, sentence in (
         (
-            {"postgres": {"clusterRef": {"name": "db", "namespace": "databases"}}},
+            {"postgres": {"host": "x"}},
             "spec.postgres.connectionSecret: without it",
         ),
         ({"postgres": {"host": "x", "connectionSecret": ADMIN, "port": 0}}, "spec.postgres.port: 0 is refused"),

@@ -66,6 +66,26 @@ def world(*providers: Object, memory_xr: Object | None = None) -> World:
     return World(xr=memory_xr or memory(), providers=providers or (provider(),))
 
 
+CLUSTER = {"clusterRef": {"name": "db", "namespace": "databases"}}
+ROLES_CRD: Object = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "databaseroles.postgresql.cnpg.io"},
+}
+
+
+def managed(name: str = "pg", claim: tuple[str, str] | None = None, **postgres: Any) -> Object:
+    """A provider without an admin: CloudNativePG makes the roles. Its probe knows no version."""
+    body = provider(name, claim, postgres={**CLUSTER, **postgres})
+    body["status"] |= {"version": "", "capabilities": [], "caBundle": CA}
+    return body
+
+
+def managed_world(memory_xr: Object | None = None, **postgres: Any) -> World:
+    """A Memory on such a provider, with an operator that knows roles."""
+    return world(managed(**postgres), memory_xr=memory_xr).but(definitions=(ROLES_CRD,))
+
+
 def provider_world(body: Object) -> World:
     """A provider as the composite."""
     return World(xr=body, settings=pipeline_input("memoryprovider"), credentials={})

@@ -188,11 +188,25 @@ def test_a_claim_that_the_provider_refuses_shows_why(laptop: Laptop, provider: O
 
 
 def test_a_provider_that_a_cluster_refuses_is_refused_here(laptop: Laptop, provider: Object) -> None:
-    del provider["spec"]["postgres"]["connectionSecret"]
+    del provider["spec"]["postgres"]["clusterRef"], provider["spec"]["postgres"]["connectionSecret"]
+    provider["spec"]["postgres"]["host"] = "db.example.com"
     done = laptop.up(provider)
     assert done.returncode == 1
     assert "XMemoryProvider pg is not Ready: BackendReady=False/InvalidSpec" in done.stderr
     assert "spec.postgres.connectionSecret" in done.stderr
+
+
+def test_what_cloudnativepg_would_do_the_embedded_servers_admin_does(
+    laptop: Laptop, provider: Object, claim: Object
+) -> None:
+    """A provider without an admin's Secret: as on a cluster, the Memory has a database of its own."""
+    del provider["spec"]["postgres"]["connectionSecret"]
+    done = laptop.up(provider, claim)
+    assert done.returncode == 0, done.stderr
+    assert "its admin does CloudNativePG's work" in done.stdout + done.stderr
+    secret = laptop.cluster.get(secret_key("team-a", "notes-memory"))
+    assert secret
+    assert secret_data(secret)["database"].startswith(b"mem_")
 
 
 def test_a_claim_without_its_provider_shows_why(laptop: Laptop, claim: Object) -> None:

@@ -94,6 +94,7 @@ def test_crossplane_may_do_what_is_composed_and_nothing_else() -> None:
     rights = granted(role)
     assert rights.pop(("rbac.authorization.k8s.io", "clusterroles")) == ["bind"]
     assert rights.pop(("", "namespaces")) == ["get", "list", "watch"]
+    assert rights.pop(("apiextensions.k8s.io", "customresourcedefinitions")) == ["get", "list", "watch"]
     assert set(rights) == {resource(body) for body in composed()}
     assert {tuple(verbs) for verbs in rights.values()} == {
         ("get", "list", "watch", "create", "update", "patch", "delete")
@@ -150,7 +151,10 @@ PROVIDER = {
 def test_the_provider_of_objects_may_do_what_they_wrap_and_nothing_else() -> None:
     """What Crossplane itself composes with delivery Direct, and no look at Namespaces, which is Crossplane's."""
     direct = granted(one("ClusterRole", "crossplane-memory"))
-    del direct["", "namespaces"]
+    for only in (("", "namespaces"), ("apiextensions.k8s.io", "customresourcedefinitions")):
+        del direct[only]
+    for refused in ("databaseroles", "databases"):
+        del direct["postgresql.cnpg.io", refused]
     assert granted(PROVIDER["ClusterRole"]) == direct
     wrapped = run(delivered(world())), run(delivered(provider_world(provider(ready=False))))
     for body in (each for answer in wrapped for each in answer.resources.values()):
