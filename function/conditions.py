@@ -286,8 +286,8 @@ def delivery_changed(wanted: str) -> str:
 
 def backend_ready(version: str) -> Condition:
     """Say which server answers."""
-    what = f"PostgreSQL {version}" if version else "PostgreSQL"
-    return true(BACKEND_READY, "Available", f"{what} answers")
+    message = f"PostgreSQL {version} answers" if version else "PostgreSQL answers"
+    return true(BACKEND_READY, "Available", message)
 
 
 def backend_not_ready(reason: str, message: str) -> Condition:

@@ -390,6 +390,7 @@ def test_status_says_what_is_applied() -> None:
         "port": 5432,
         "database": "app",
         "isolation": "Schema",
+        "roleManagement": "SQL",
     }
 
 

@@ -56,6 +56,23 @@ def test_a_cluster_reference_is_looked_up_as_its_service(provider: Object) -> No
     assert secret_data(login) == {"username": b"memory_admin", "password": b"hunter2"}
 
 
+def test_a_cluster_without_an_admin_gets_one_and_a_database_for_each_memory(provider: Object) -> None:
+    """What CloudNativePG would do with its own rights."""
+    del provider["spec"]["postgres"]["connectionSecret"]
+    replaced, login = on_embedded(provider)
+    assert replaced["spec"]["postgres"] == {
+        "host": "127.0.0.1",
+        "port": 54321,
+        "sslMode": "disable",
+        "database": "app",
+        "connectionSecret": {"name": "memoryctl-admin", "namespace": "databases"},
+        "roleManagement": "SQL",
+        "isolation": "Database",
+    }
+    assert (login["metadata"]["namespace"], login["metadata"]["name"]) == ("databases", "memoryctl-admin")
+    assert "its admin does CloudNativePG's work" in notice(provider)
+
+
 def test_what_is_replaced_is_said_in_one_line(provider: Object) -> None:
     said = notice(provider)
     assert said.startswith(
@@ -95,7 +112,7 @@ def test_a_provider_on_the_embedded_server_is_known_again() -> None:
     "change",
     [
         pytest.param({"postgres": None}, id="no block"),
-        pytest.param({"connectionSecret": None}, id="no login for the Jobs"),
+        pytest.param({"clusterRef": None, "host": "a", "connectionSecret": None}, id="no login for the Jobs"),
         pytest.param({"clusterRef": None}, id="no address"),
         pytest.param({"host": "db.example.com"}, id="two addresses"),
         pytest.param({"connectionSecret": {"name": "admin", "namespace": "other"}}, id="two namespaces"),
