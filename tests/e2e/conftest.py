@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 # What disturbs everybody comes last, and the very last test takes everything away.
 _ORDER = (
-    "test_images", "test_quickstart", "test_tenants", "test_specs", "test_homes", "test_reaper", "test_load",
-    "test_failures", "test_policy", "test_upgrade", "test_uninstall", "test_v1",
+    "test_images", "test_quickstart", "test_tenants", "test_specs", "test_homes", "test_rotation", "test_reaper",
+    "test_load", "test_failures", "test_policy", "test_upgrade", "test_uninstall", "test_v1",
 )  # fmt: skip
 
 
