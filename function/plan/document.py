@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 VERSION = 1
 _texts: ContentCache[str] = ContentCache(256_000)
+# Every call asks what is applied.
+_read: ContentCache[Mapping[str, Any]] = ContentCache(128_000)
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,16 @@ def finish(body: Mapping[str, Any], contract: int, retries: Mapping[str, str]) -
     return Document(hashed, f'{{"version":{VERSION},"hash":"{hashed}",{content[1:]}')
 
 
-def read(observed: Mapping[str, Any] | None) -> dict[str, Any]:
+def read(observed: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """Read the document in an observed request Secret; one that somebody has broken says nothing."""
+    text = ((observed or {}).get("data") or {}).get(REQUEST_FILE)
+    return _read.get(text.encode(), lambda: _decoded(text)) if isinstance(text, str) else {}
+
+
+def _decoded(text: str) -> Mapping[str, Any]:
     try:
-        decoded = json.loads(b64decode((observed or {})["data"][REQUEST_FILE]))
-    except (KeyError, TypeError, ValueError, RecursionError):
+        decoded = json.loads(b64decode(text))
+    except (ValueError, RecursionError):
         return {}
     return decoded if isinstance(decoded, dict) else {}
 

@@ -12,6 +12,8 @@ from function.plan.rotation import Applied, Before, latest
 from function.resources import secret
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from function.model import Memory
     from function.state import Inputs
 
@@ -81,7 +83,7 @@ class Subject:
         return attempts.read(self.inputs.observed)
 
     @cached_property
-    def applied(self) -> dict[str, Any]:
+    def applied(self) -> Mapping[str, Any]:
         """The request document that the backend was prepared by last; empty when it is not observed."""
         done = attempts.last_complete(self.attempts)
         return document.read(self.inputs.observed.get(names.request_key(done.hash))) if done else {}
