@@ -99,7 +99,7 @@ class Rotation:
         if slot == self.slot:
             return "active"
         forgotten: State = "draining" if self.before.has_home and self.epoch else "closed"
-        was = "draining" if login in self.before.held else self.before.states.get(login, forgotten)
+        was = self.before.states.get(login, forgotten)
         moves = self.before.applied is not None and self.before.applied.epoch != self.epoch
         may_end = not moves and not self.before.holds(slot)
         return "closed" if was == "closed" or (self.revokes and may_end) else "draining"

@@ -337,6 +337,17 @@ def test_a_secret_that_is_behind_the_status_follows_before_the_next_epoch(late: 
     assert not closing.ready
 
 
+def test_a_secret_that_is_ahead_of_all_that_is_known_keeps_its_login() -> None:
+    """The composite was put back as it was before the rotation, from a backup, and the Job is gone."""
+    settled, _ = settle(_new())
+    rotated, _ = _jobs(_at(settled, 1))
+    ahead = settled.but(observed={**settled.observed, "binding": rotated.observed["binding"]})
+    again, documents = _jobs(_at(ahead, 1))
+    assert "closed" not in {_states(each)["rw_b"] for each in documents}
+    assert again.xr["status"]["credentials"]["epoch"] == 1
+    assert _binding(again) == _binding(rotated)
+
+
 def test_a_secret_that_nobody_can_read_says_nothing() -> None:
     rotated, _ = _jobs(_at(settle(_new())[0], 1))
     observed = copy.deepcopy(dict(rotated.observed))
