@@ -746,3 +746,119 @@ def test_a_tenants_provider_that_is_another_one_does_nothing(tenants: Memory, co
     for _ in range(3):
         assert run(command, tenants, claim=TENANT).report["code"] == 30
     assert not refused(tenants)
+
+
+# What happens in the middle of a run.
+
+
+def on_looks(fault: Fault) -> Fault:
+    """A fault at the second look, under a home's lock."""
+    return lambda number, handler: "labelSelector" in handler.path and fault(number, handler)
+
+
+@pytest.mark.parametrize("closed", [False, True], ids=["about to be closed", "about to be dropped"])
+def test_an_api_server_that_fails_at_the_second_look_stops_the_run(
+    vanished: Memory, command: Command, api: ApiServer, closed: bool
+) -> None:
+    if closed:
+        run(command, vanished)
+    api.fault = on_looks(status(500))
+    before = snapshot(vanished)
+    assert run(command, vanished).report["code"] == 30
+    assert snapshot(vanished) == before
+    assert refused(vanished) == closed
+
+
+def test_a_memory_that_was_only_there_for_the_list_is_not_welcomed(
+    vanished: Memory, command: Command, api: ApiServer
+) -> None:
+    run(command, vanished)
+    assert refused(vanished)
+    api.has(vanished.identity, vanished.uid)
+
+    def leave(_: int, handler: Any) -> bool:
+        if "labelSelector" in handler.path and api.xmemories:
+            api.lacks(vanished.identity, vanished.uid)
+        return False
+
+    api.fault = leave
+    run(command, vanished)
+    assert refused(vanished)
+
+
+def test_a_run_whose_time_is_over_leaves_the_rest_to_the_next(vanished: Memory, command: Command) -> None:
+    admin = vanished.database.server.admin
+    found = command.run("reap", vanished.reap_document(), admin, deadline="0")
+    assert (found.code, found.report["code"]) == (0, 0)
+    assert not refused(vanished)
+    run(command, vanished)
+    assert refused(vanished)
+
+
+def test_a_connection_that_breaks_in_the_middle_is_told(vanished: Memory, command: Command, api: ApiServer) -> None:
+    def break_it(_: int, handler: Any) -> bool:
+        if "/xmemories?limit" in handler.path:
+            with vanished.database.superuser() as connection:
+                connection.execute(
+                    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+                    "WHERE application_name = 'memory-migrations' AND datname = current_database()"
+                )
+        return False
+
+    api.fault = break_it
+    found = run(command, vanished, grace=1)
+    assert found.report["code"] == 30
+    assert "the connection broke, and the next run begins again" in found.message
+
+
+def test_a_home_that_cannot_be_dropped_is_told_and_kept(vanished: Memory, command: Command) -> None:
+    run(command, vanished)
+    with vanished.database.superuser() as connection:
+        connection.execute(f"COMMENT ON ROLE {vanished.prefix}_owner IS 'mine'")
+    found = run(command, vanished)
+    assert found.report["code"] == 14
+    assert rows(vanished) == 1
+
+
+# Isolations.
+
+
+@pytest.mark.parametrize("isolation", ["Schema", "Database", "Dataset"])
+def test_a_home_of_each_isolation_is_closed_and_dropped_and_its_neighbour_is_not(
+    memory: Memory, command: Command, api: ApiServer, isolation: str
+) -> None:
+    mine = made(deleting(memory.but(provider={"isolation": isolation})), command, api)
+    shared = isolation == "Dataset"
+    theirs = mine.but(
+        identity="team-b/theirs",
+        uid="theirs",
+        dataset="theirs",
+        schema="notes" if shared else "theirs",
+        password="theirs",
+    )
+    assert command.provision(theirs).code == 0
+    api.has(theirs.identity, theirs.uid)
+    with theirs.connect() as connection:
+        connection.execute("SELECT memory_put('theirs', 'k', '1')")
+    api.lacks(mine.identity, mine.uid)
+    for _ in range(2):
+        run(command, mine)
+    assert refused(mine)
+    api.has(mine.identity, mine.uid)
+    run(command, mine)
+    mine.connect().close()  # it was only closed
+    api.lacks(mine.identity, mine.uid)
+    for _ in range(3):
+        assert run(command, mine).report["code"] == 0
+    with memory.database.superuser() as connection:
+        left = connection.execute(
+            "SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s)"
+            " UNION ALL SELECT datname FROM pg_database WHERE datname = %s"
+            " UNION ALL SELECT home FROM memory_ledger.homes WHERE identity = %s",
+            [f"{mine.prefix}_", mine.prefix, mine.identity],
+        ).fetchall()
+    assert left == []
+    with theirs.connect() as connection:
+        assert connection.execute("SELECT value FROM memory_get('theirs', 'k')").fetchone() == (1,)
+        if shared:
+            assert connection.execute("SELECT count(*) FROM memory_kv").fetchone() == (1,)
