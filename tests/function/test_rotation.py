@@ -479,6 +479,8 @@ class Story:
         self.given = self.now
         self.keys = [ROOT_KEY]
         self.dropped = False
+        # A reader that somebody turned off is closed, and back only when the Memory is Ready with it.
+        self.reads = False
         self.tick = 0
         self.backend = Backend()
         self.backend.work(self.now.observed)
@@ -493,6 +495,7 @@ class Story:
             self.now = _at(self.now, self._asked["epoch"], revoke=value)
         elif kind == "reader":
             self.now = self.now.with_spec(access={"readOnlySecret": value})
+            self.reads = self.reads and value
         elif kind == "key":
             self._turn(value)
         elif kind == "end":
@@ -545,10 +548,11 @@ class Story:
         self.backend.work(observed)
         status = seen.xr.get("status", {}) if late == "status" else answer.status
         self.now = self.now.but(observed=observed, xr={**self.now.xr, "status": status})
+        self.reads = self.reads or (answer.ready and self.now.xr["spec"]["access"]["readOnlySecret"])
 
     def works(self) -> bool:
         """Whether the logins in the Secrets that the spec asks for are those that the server knows."""
-        asked = ["binding", *(["binding-reader"] if self.now.xr["spec"]["access"]["readOnlySecret"] else [])]
+        asked = ["binding", *(["binding-reader"] if self.reads else [])]
         return all(self.backend.accepts(self.now.observed[key], KEYS) for key in asked if key in self.now.observed)
 
 
