@@ -1,6 +1,6 @@
 """Dropping a home of each isolation: everything of it goes, nothing of anybody else's does."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
@@ -8,12 +8,12 @@ from psycopg import sql
 
 from migrations.deadline import Deadline
 from migrations.errors import Code, CommandError
-from migrations.postgres.connection import Admin
+from migrations.postgres.connection import Admin, retrying
 from migrations.postgres.drop import Home, close_logins, drop_home
 from migrations.postgres.names import names_of
 from migrations.request import ProvisionRequest, parse
 from tests.migrations.documents import Command, Memory
-from tests.postgres import Database
+from tests.postgres import Connection, Database
 
 ISOLATIONS = ("Schema", "Database", "Dataset")
 
@@ -173,3 +173,89 @@ def test_rows_of_a_dataset_go_in_batches(database: Database, command: Command, m
             rows = connection.execute(f"SELECT DISTINCT dataset FROM shared.memory_{table}".encode()).fetchall()
             assert rows == [(stays.dataset,)], table
     assert status(stays) == (3, 3, 3)
+
+
+class KilledError(Exception):
+    """Stands for SIGKILL between two transactions."""
+
+
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+def test_a_drop_that_is_killed_between_any_two_transactions_is_gone_on_with(
+    database: Database, command: Command, monkeypatch: pytest.MonkeyPatch, isolation: str
+) -> None:
+    gone, stays = memory_of(database, isolation, 0), memory_of(database, isolation, 1)
+    for memory in (gone, stays):
+        assert command.provision(memory).code == 0
+        fill(memory)
+    left = 0
+
+    def counted(connection: Connection, deadline: Deadline, work: Callable[[], object]) -> object:
+        nonlocal left
+        if left == 0:
+            raise KilledError
+        left -= 1
+        return retrying(connection, deadline, work)
+
+    monkeypatch.setattr("migrations.postgres.drop.retrying", counted)
+    for transactions in range(100):
+        left = transactions
+        try:
+            drop(gone)
+        except KilledError:
+            continue
+        break
+    assert transactions > 3
+    assert (roles(gone), ledger(gone)) == ([], [stays.identity])
+    assert status(stays) == (3, 3, 3)
+    monkeypatch.undo()
+    drop(stays)
+
+
+def test_a_schema_that_somebody_else_made_since_stays(database: Database, command: Command) -> None:
+    memory = memory_of(database, "Schema")
+    assert command.provision(memory).code == 0
+    with database.superuser() as connection:
+        connection.execute("DROP SCHEMA notes_0 CASCADE; CREATE SCHEMA notes_0; CREATE TABLE notes_0.theirs (a int)")
+        with pytest.raises(CommandError, match='schema "notes_0" was not made for the Memory "team-0/notes"') as caught:
+            drop(memory)
+        assert caught.value.code is Code.SCHEMA_CONFLICT
+        assert connection.execute("SELECT to_regclass('notes_0.theirs')::text").fetchone() == ("notes_0.theirs",)
+        connection.execute("DROP SCHEMA notes_0 CASCADE")
+    drop(memory)
+
+
+def test_a_database_that_somebody_else_made_since_stays(database: Database, command: Command) -> None:
+    memory = memory_of(database, "Database")
+    assert command.provision(memory).code == 0
+    name = sql.Identifier(memory.prefix)
+    with database.superuser() as connection:
+        connection.execute(sql.SQL("DROP DATABASE {}").format(name))
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
+        with pytest.raises(CommandError, match="exists on this server and was not made for this Memory"):
+            drop(memory)
+        query = "SELECT count(*) FROM pg_database WHERE datname = %s"
+        assert connection.execute(query, [memory.prefix]).fetchone() == (1,)
+        connection.execute(sql.SQL("DROP DATABASE {}").format(name))
+    drop(memory)
+    assert roles(memory) == []
+
+
+def test_a_row_that_is_put_on_hold_meanwhile_stays(
+    database: Database, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, stays = memory_of(database, "Dataset", 0), memory_of(database, "Dataset", 1)
+    for memory in (gone, stays):
+        assert command.provision(memory).code == 0
+        fill(memory)
+
+    def looked_too_early(*_: object) -> None:
+        with database.superuser() as connection:
+            connection.execute("UPDATE shared.memory_events SET hold = true WHERE dataset = 'notes-0'")
+
+    monkeypatch.setattr("migrations.postgres.drop._check_holds", looked_too_early)
+    with pytest.raises(CommandError, match="it is on hold in dataset 'notes-0': release the hold first") as caught:
+        drop(gone)
+    assert caught.value.code is Code.ON_HOLD
+    with database.superuser() as connection:
+        query = "SELECT count(*) FROM shared.memory_events WHERE dataset = 'notes-0'"
+        assert connection.execute(query).fetchone() == (3,)
