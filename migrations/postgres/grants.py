@@ -57,10 +57,13 @@ def withdraw(connection: Connection, schema: str, names: Names) -> None:
 
 def repair_database(connection: Connection, names: Names) -> None:
     """Closes a Memory's own database, which the admin is connected to, to PUBLIC and opens it to its groups."""
+    owns = fetch_value(connection, "SELECT pg_has_role(session_user, %s, 'USAGE')", names.owner)
     statements = [
         "SET LOCAL ROLE {owner}",
         "REVOKE ALL ON DATABASE {database} FROM PUBLIC",
-        "GRANT CONNECT ON DATABASE {database} TO {groups}, {admin}",
+        "GRANT CONNECT ON DATABASE {database} TO {groups}",
+        # One that has the owner's rights anyway gets none of its own: they would keep the role from being dropped.
+        "REVOKE ALL ON DATABASE {database} FROM {admin}" if owns else "GRANT CONNECT ON DATABASE {database} TO {admin}",
     ]
     if fetch_value(connection, "SELECT to_regnamespace('public')"):
         # The groups may look into it, for pgvector is usually there.
