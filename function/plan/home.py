@@ -10,7 +10,7 @@ from function import conditions, names
 from function.credentials import Login
 from function.plan import attempts, cnpg, document, jobs
 from function.plan.answers import Answer
-from function.plan.kept import BUSY_SECONDS, CONVERGING_SECONDS, kept, ready_when_observed
+from function.plan.kept import BUSY_SECONDS, CONVERGING_SECONDS, STABLE_SECONDS, kept, ready_when_observed
 from function.resources import job, report, secret
 from function.resources.metadata import Owner
 from function.state import Manifest, Resource
@@ -167,11 +167,13 @@ class Home:
         login = roles.login_secret if roles else self.backend.admin_secret
         return {**made, **(roles.resources() if roles else {}), **self._jobs(decision, login)}
 
-    def pace(self, decision: Decision) -> int:
-        """How many seconds an answer that is not the last one holds."""
-        busy = self.backend.cluster is not None and decision.phase != "Failed" and provider_condition(self.found).status
-        roles = self._roles(decision) if busy else None
-        return BUSY_SECONDS if roles and not roles.has_failed else CONVERGING_SECONDS
+    def pace(self, decision: Decision, *, settled: bool) -> int:
+        """How many seconds an answer holds."""
+        roles = self._roles(decision)
+        if settled:
+            return STABLE_SECONDS if roles is None else CONVERGING_SECONDS
+        moves = roles and not roles.has_failed and decision.phase != "Failed" and provider_condition(self.found).status
+        return BUSY_SECONDS if moves else CONVERGING_SECONDS
 
     def _report(self, roles: cnpg.Roles | None) -> dict[str, Manifest]:
         name, observed = names.report(self.subject.identity.id12), self.subject.inputs.observed

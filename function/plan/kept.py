@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 CONVERGING_SECONDS = 60
 STABLE_SECONDS = 600
 # Where more objects change than Crossplane listens to: it drops events of a composite that has many at once (its watch
-# circuit breaker), and then looks again by itself only when an answer is this old.
+# circuit breaker, for five minutes), and then looks again by itself only when an answer is this old. For the same
+# reason no answer about such a composite holds for longer than CONVERGING_SECONDS.
 BUSY_SECONDS = 2
 
 
