@@ -12,6 +12,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from migrations.errors import Code, CommandError
+from migrations.postgres import grants
 from migrations.postgres.connection import Connection
 from migrations.postgres.names import Names
 from migrations.postgres.roles import Membership
@@ -101,6 +102,24 @@ def repair(connection: Connection, request: ProvisionRequest, names: Names) -> N
         connection.execute(sql.SQL(";\n").join(statements))
     granted = {_key(each.group, names): each.member for each in wanted}
     if granted != _noted(connection, request.home):
+        query = "UPDATE memory_ledger.homes SET granted = %s WHERE home = %s"
+        connection.execute(query, [Jsonb(granted), request.home])
+
+
+def grant(connection: Connection, request: ProvisionRequest, names: Names, extension_schema: str) -> None:
+    """As `repair`, where CloudNativePG makes the roles: it undoes memberships, so they get the rights themselves."""
+    check(connection, request.access)
+    access, schema = request.access, request.dataset.home
+    wanted = {"reader": access.reader_role, "writer": access.writer_role}
+    noted = _noted(connection, request.home)
+    for group, role in noted.items():
+        # One that is gone from the server has no rights any more.
+        if role != wanted.get(group) and _read(connection, role) is not None:
+            grants.unshare(connection, schema, names, grants.Guest(role, group == "writer", extension_schema))
+    granted = {group: role for group, role in wanted.items() if role}
+    for group, role in granted.items():
+        grants.share(connection, schema, names, grants.Guest(role, group == "writer", extension_schema))
+    if granted != noted:
         query = "UPDATE memory_ledger.homes SET granted = %s WHERE home = %s"
         connection.execute(query, [Jsonb(granted), request.home])
 

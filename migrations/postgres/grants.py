@@ -55,6 +55,59 @@ def withdraw(connection: Connection, schema: str, names: Names) -> None:
     connection.execute(sql.SQL(";\n").join(statements))
 
 
+@dataclass(frozen=True)
+class Guest:
+    """A role of others with rights in a Memory's own database; pgvector may be in a schema that it must look into."""
+
+    role: str
+    writes: bool
+    extension_schema: str
+
+
+def share(connection: Connection, schema: str, names: Names, guest: Guest) -> None:
+    """Gives a role of others what the reader or the writer group has in a Memory's own database, as the owner."""
+    objects = _objects(connection, schema, names, shared=False)
+    home, grantee = sql.Identifier(schema), sql.Identifier(guest.role)
+    readable = [name for name in objects.tables if name != HISTORY]
+    default = "ALTER DEFAULT PRIVILEGES IN SCHEMA {} GRANT {} TO {}"
+    kinds = (
+        ("SELECT, INSERT, UPDATE, DELETE ON TABLES", "EXECUTE ON ROUTINES") if guest.writes else ("SELECT ON TABLES",)
+    )
+    statements: list[sql.Composable] = [
+        sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(sql.Identifier(names.database), grantee),
+        sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(home, grantee),
+        *_each("GRANT SELECT ON TABLE {} TO {}", readable, grantee),
+        *_each(
+            "GRANT EXECUTE ON ROUTINE {} TO {}", [*objects.read, *(objects.called if guest.writes else [])], grantee
+        ),
+        *(sql.SQL(default).format(home, sql.SQL(kind), grantee) for kind in kinds),
+    ]
+    if guest.writes:
+        writable = [name for name in readable if name not in READ_ONLY]
+        statements += _each("GRANT INSERT, UPDATE, DELETE ON TABLE {} TO {}", writable, grantee)
+    if guest.extension_schema:
+        statements.append(
+            sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(sql.Identifier(guest.extension_schema), grantee)
+        )
+    connection.execute(sql.SQL(";\n").join(statements))
+
+
+def unshare(connection: Connection, schema: str, names: Names, guest: Guest) -> None:
+    """Takes from a role of others all that `share` gave."""
+    objects = _objects(connection, schema, names, shared=False)
+    grantee = sql.Identifier(guest.role)
+    schemas = sql.SQL(", ").join(map(sql.Identifier, filter(None, dict.fromkeys((schema, guest.extension_schema)))))
+    default = "ALTER DEFAULT PRIVILEGES IN SCHEMA {} REVOKE ALL ON {} FROM {}"
+    statements = [
+        sql.SQL("REVOKE ALL ON DATABASE {} FROM {}").format(sql.Identifier(names.database), grantee),
+        sql.SQL("REVOKE ALL ON SCHEMA {} FROM {}").format(schemas, grantee),
+        *_each("REVOKE ALL ON TABLE {} FROM {}", objects.tables, grantee),
+        *_each("REVOKE ALL ON ROUTINE {} FROM {}", [*objects.read, *objects.called], grantee),
+        *(sql.SQL(default).format(sql.Identifier(schema), sql.SQL(k), grantee) for k in ("TABLES", "ROUTINES")),
+    ]
+    connection.execute(sql.SQL(";\n").join(statements))
+
+
 def repair_database(connection: Connection, names: Names) -> None:
     """Closes a Memory's own database, which the admin is connected to, to PUBLIC and opens it to its groups."""
     owns = fetch_value(connection, "SELECT pg_has_role(session_user, %s, 'USAGE')", names.owner)

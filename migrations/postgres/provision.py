@@ -176,7 +176,7 @@ class _Run:
         with home_lock(connection, request.home, self.deadline):
             managed.check(connection, self.names)
             self.names = managed.present(connection, self.names)
-            claimed = self._step("ledger", lambda: ledger.claim(connection, request, self.names))
+            claimed = self._step("ledger", self._claim)
             self._step("stamp", lambda: managed.stamp(connection, self.names))
             done = self._home_steps(connection, server.read(connection), claimed)
             digests = logins.digests(request, claimed.logins)
@@ -228,6 +228,7 @@ class _Run:
         """Takes the steps that decide who comes in, and how."""
         request, names, adopted, noted = self.request, self.names, claimed.adopted, claimed.logins
         if self.is_managed:
+            self._step("access", lambda: access.grant(connection, request, names, facts.vector_schema))
             self._step("settings", lambda: managed.furnish(connection, request, names, facts))
             self._step("sessions", lambda: managed.end_sessions(connection, request, noted, adopted=adopted))
             return
@@ -261,7 +262,8 @@ class _Run:
 
     def _check_roles(self) -> None:
         # Before anything is entered: a Memory whose names are taken must not keep the schema from others.
-        roles.existing(self.connection, self.names)
+        if not self.is_managed:
+            roles.existing(self.connection, self.names)
         access.check(self.connection, self.request.access)
 
     def _claim(self) -> ledger.Claimed:
