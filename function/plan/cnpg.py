@@ -218,12 +218,15 @@ class Roles:
         return {key: Resource(body, ready=self._state(key).phase == "Applied")}
 
     def _still_read(self) -> dict[str, Resource]:
-        """Secrets that a role still has its password from: of one that is draining, or not closed yet."""
+        """Secrets that a role still has its password from: of one that is draining, or not closed yet.
+
+        And of one that is not seen at this moment, for it may.
+        """
         made: dict[str, Resource] = {}
         for login in self.wish.logins:
             part = self._part(login.name)
-            role = self.observed.get(self._key(f"role-{part}"), {})
-            if "passwordSecret" in role.get("spec", {}):
+            role = self.observed.get(self._key(f"role-{part}"))
+            if role is None or "passwordSecret" in role.get("spec", {}):
                 made |= kept(self.observed, self._key(f"secret-{part}"))
         return made
 

@@ -506,6 +506,15 @@ def test_taking_something_out_of_the_request_removes_no_resource(
     assert set(less.observed) & whole <= set(run(less).resources), lost
 
 
+def test_a_secret_stays_while_its_role_is_not_seen() -> None:
+    """Nobody knows then whether it still has its password from there."""
+    now = _happened(_managed(), [("epoch", 0), ("epoch", 0), ("step", None), ("epoch", 1)])
+    (role,) = (key for key in now.observed if key.startswith("cnpg-role-rw-a-"))
+    (secret,) = (key for key in now.observed if key.startswith("cnpg-secret-rw-a-"))
+    less = now.but(observed={key: each for key, each in now.observed.items() if key != role})
+    assert secret in run(less).resources
+
+
 @slow
 @given(SPECS)
 def test_the_result_fed_back_changes_nothing(spec: Object) -> None:
