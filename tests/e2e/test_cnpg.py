@@ -13,7 +13,7 @@ import yaml
 from tests.e2e import guide
 from tests.e2e.client import COUNT, App, pod
 from tests.e2e.conftest import composite_of, default_postgres, ready_memory, told
-from tests.e2e.kube import CNPG, GROUP, MEMORY, PROVIDER, Body, Kube, is_ready, memory, namespace
+from tests.e2e.kube import CNPG, COMPOSITE, GROUP, MEMORY, PROVIDER, Body, Kube, is_ready, memory, namespace
 from tests.e2e.times import Measured
 from tests.servers import require
 
@@ -246,11 +246,9 @@ def test_nothing_waits_or_fails_for_what_it_needs(managed: Managed, team: Callab
     ready_memory(kube, name, "calm")
     composite = composite_of(kube, name, "calm")["metadata"]["name"]
     bad = ("cannot compose", "cannot apply", "does not exist", "forbidden", "NotApplied", "not found")
+    ours = {composite, "calm", *(ref["name"] for ref in kube.get(COMPOSITE, composite)["spec"]["resourceRefs"])}
     for event in kube.list("events"):
-        if (
-            event["involvedObject"]["name"] in {composite, "calm"}
-            or event["metadata"]["namespace"] == managed.namespace
-        ):
+        if event["involvedObject"]["name"] in ours:
             assert not any(word in f"{event['reason']} {event['message']}" for word in bad), event["message"]
     for kind in ("databaseroles.postgresql.cnpg.io", "databases.postgresql.cnpg.io"):
         for body in kube.list(kind, managed.namespace):
