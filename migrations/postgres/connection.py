@@ -149,10 +149,12 @@ class Admin:
         if ASKED in words:
             return CommandError(Code.PERMISSION_DENIED, ASKED)
         if any(hopeless in words for hopeless in HOPELESS):
+            whose, checked = "the admin login", "the username and password in its connectionSecret"
+            if self.provider.role_management == "CNPG":
+                whose, checked = "the login", "its DatabaseRole, when there is one"
             msg = (
-                f'{self.server} refuses the admin login "{self.username}" of provider "{self.provider.name}" '
-                f"({words}): check the username and password in its connectionSecret, and that the server asks for "
-                "scram-sha-256"
+                f'{self.server} refuses {whose} "{self.username}" of provider "{self.provider.name}" ({words}): '
+                f"check {checked}, and that the server asks for scram-sha-256"
             )
             return CommandError(Code.PERMISSION_DENIED, msg)
         msg = f'cannot reach database "{database}" on {self.server}: {words}'

@@ -237,6 +237,15 @@ def test_a_missing_extension_is_said(operator: Operator) -> None:
     assert operator.provision().code == 0
 
 
+def test_a_memory_without_embeddings_needs_no_extension(operator: Operator) -> None:
+    operator.execute("DROP EXTENSION vector", operator.memory.home)
+    memory = operator.memory.but(embeddings={"enabled": False})
+    answer = operator.provision(memory)
+    assert answer.code == 0, answer.message
+    with memory.connect() as connection:
+        assert connection.execute("SHOW search_path").fetchone() == ("notes",)
+
+
 def test_pgvector_in_a_schema_of_its_own(operator: Operator) -> None:
     operator.execute("DROP EXTENSION vector", operator.memory.home)
     operator.execute("CREATE SCHEMA ext AUTHORIZATION {o}", operator.memory.home, o=f"{operator.memory.prefix}_owner")

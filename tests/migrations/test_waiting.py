@@ -82,6 +82,11 @@ def test_server_that_asks_for_no_password_is_refused(own: Postgres, memory: Memo
             answer = command.provision(memory)
             assert answer.code == 13, method
             assert 'authentication method requirement "scram-sha-256" failed' in answer.message
+            knocking = memory.but(provider={"roleManagement": "CNPG", "isolation": "Database"})
+            environment = command.mount(knocking.probe_document(), None)
+            said = command.run_mounted("probe", environment).report
+            assert said["code"] == 13, method
+            assert "DatabaseRole" in said["message"]
     finally:
         rules.write_text(before)
         own.stop()
