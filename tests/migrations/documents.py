@@ -1,6 +1,7 @@
 """Request documents as the function renders them, and the command that reads them, in this process or in its own."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -25,8 +26,9 @@ def prefix(identity: str, database: str) -> str:
     return "mem_" + hashlib.sha256(f"{identity}\0{database}".encode()).hexdigest()[:12]
 
 
+@functools.cache
 def verifier(password: str) -> str:
-    """A SCRAM verifier, made by libpq."""
+    """A SCRAM verifier, made by libpq; the same one for the same password, as the function gives it."""
     with_any_server = psycopg.pq.PGconn.connect_start(b"host=127.0.0.1 port=1")
     return with_any_server.encrypt_password(password.encode(), b"any", b"scram-sha-256").decode()
 
