@@ -186,7 +186,7 @@ class Roles:
     @cached_property
     def has_groups(self) -> bool:
         """Whether the roles that nobody logs in as are there."""
-        return all(self._state(key).phase == "Applied" for key in self._groups)
+        return all(self._states[key].phase == "Applied" for key in self._groups)
 
     def _database(self, owner: str) -> Manifest:
         """The database. Only what was provisioned for this very Memory goes with its claim.
@@ -215,7 +215,7 @@ class Roles:
         if not self._is_due(part):
             return kept(self.observed, key, ready=False)
         body = cnpg.attempted(part.body, self._attempts(key))
-        return {key: Resource(body, ready=self._state(key).phase == "Applied")}
+        return {key: Resource(body, ready=self._states[key].phase == "Applied")}
 
     def _still_read(self) -> dict[str, Resource]:
         """Secrets that a role still has its password from: of one that is draining, or not closed yet.
@@ -238,7 +238,12 @@ class Roles:
         """Whether all that an object needs is there."""
         if part.secret and not self._holds(part.secret, self._secrets[part.secret]):
             return False
-        return all(self._state(key).phase == "Applied" for key in part.after)
+        return all(self._states[key].phase == "Applied" for key in part.after)
+
+    @cached_property
+    def _states(self) -> dict[str, readiness.Applied]:
+        """How each object stands."""
+        return {key: self._state(key) for key in self._parts}
 
     def _state(self, key: str) -> readiness.Applied:
         part, seen = self._parts[key], self.observed.get(key)
@@ -251,13 +256,13 @@ class Roles:
         if key not in self.observed:
             return 0
         before = cnpg.attempts(self.observed[key])
-        failed = self._state(key).phase == "Failed"
+        failed = self._states[key].phase == "Failed"
         return before + 1 if failed and before < _ATTEMPTS else before
 
     @cached_property
     def is_applied(self) -> bool:
         """Whether a Job that starts now finds everything."""
-        return self.login_key in self.observed and all(self._state(key).phase == "Applied" for key in self._parts)
+        return self.login_key in self.observed and all(state.phase == "Applied" for state in self._states.values())
 
     def waiting(self) -> Condition:
         """Say what is not there yet, and why not, in CloudNativePG's words when it has said so."""
@@ -277,6 +282,5 @@ class Roles:
 
     @cached_property
     def _failed(self) -> list[tuple[str, readiness.Applied]]:
-        states = {key: self._state(key) for key in self._parts}
-        failed = [key for key, state in states.items() if state.phase == "Failed"]
-        return [(key, states[key]) for key in failed if cnpg.attempts(self.observed[key]) >= _ATTEMPTS]
+        failed = [key for key, state in self._states.items() if state.phase == "Failed"]
+        return [(key, self._states[key]) for key in failed if cnpg.attempts(self.observed[key]) >= _ATTEMPTS]

@@ -18,7 +18,7 @@ from function.state import Manifest, Resource
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from function.backends.base import Backend, LoginSlot
+    from function.backends.base import Backend, Cluster, LoginSlot
     from function.conditions import Condition
     from function.model import MemoryInput
     from function.plan.attempts import Decision, Start
@@ -136,6 +136,16 @@ class Home:
         cluster = self.backend.cluster
         if cluster is None:
             return None
+        if decision not in self._made:
+            self._made[decision] = self._make(decision, cluster)
+        return self._made[decision]
+
+    @cached_property
+    def _made(self) -> dict[Decision, cnpg.Roles]:
+        """They are asked for often in a call."""
+        return {}
+
+    def _make(self, decision: Decision, cluster: Cluster) -> cnpg.Roles:
         spec, identity = self.subject.spec, self.subject.identity
         at_work = [each.hash for each in decision.kept if each.state.phase == "Running"]
         at_work += [decision.start.hash] if decision.start else []
