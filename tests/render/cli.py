@@ -80,8 +80,9 @@ class Crossplane:
         return done.stdout
 
     def validate(self, *bodies: Object) -> Validation:
-        """Gives what `crossplane resource validate` says of objects: our kinds, Kubernetes' own, and Objects."""
-        schemas = f"{ROOT / 'apis'},{published() / 'provider-kubernetes'}"
+        """Gives what `crossplane resource validate` says of objects: our kinds, Kubernetes' own, and others'."""
+        others = (published() / name for name in ("provider-kubernetes", "cloudnative-pg"))
+        schemas = ",".join(map(str, (ROOT / "apis", *others)))
         done = self.run(
             *("resource", "validate", schemas, self.write("resources.yaml", *bodies)),
             *("--crossplane-image=", f"--cache-dir={self.home / 'cache'}", "--error-on-missing-schemas"),

@@ -22,7 +22,7 @@ def render(crossplane: Crossplane, example: Example, name: str) -> str:
     """Ask Crossplane the question of a golden."""
     if name == "provider":
         seen = probed(example.provider_world)[0].observed
-        return crossplane.render(example.provider_composite, observed=seen.values())
+        return crossplane.render(example.provider_composite, example.definitions, seen.values())
     xr = example.read("xr.yaml")
     if name == "first":
         return crossplane.render(xr, example.required)

@@ -69,7 +69,7 @@ def test_a_wrong_object_of_kubernetes_is_refused(
 
 
 def test_a_kind_without_a_schema_is_refused(crossplane: Crossplane) -> None:
-    body = {"apiVersion": "postgresql.cnpg.io/v1", "kind": "Cluster", "metadata": {"name": "pg"}, "spec": {}}
+    body = {"apiVersion": "example.org/v1", "kind": "Cluster", "metadata": {"name": "pg"}, "spec": {}}
     answer = crossplane.validate(body)
     assert not answer.passed
     assert answer.statuses == {("Cluster", "pg"): "missingSchema"}
