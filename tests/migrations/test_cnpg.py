@@ -267,30 +267,30 @@ def test_the_server_sees_no_password_and_no_verifier_of_a_job(operator: Operator
 @pytest.fixture
 def group(operator: Operator) -> Iterator[str]:
     """A platform team's group with one user."""
-    operator.execute("CREATE ROLE auditors NOLOGIN; CREATE ROLE auditor LOGIN PASSWORD 'theirs' IN ROLE auditors")
+    operator.execute("CREATE ROLE inspectors NOLOGIN; CREATE ROLE inspector LOGIN PASSWORD 'theirs' IN ROLE inspectors")
     try:
-        yield "auditors"
+        yield "inspectors"
     finally:
-        operator.execute("DROP OWNED BY auditors", operator.memory.home)
-        operator.execute("DROP ROLE auditor; DROP ROLE auditors")
+        operator.execute("DROP OWNED BY inspectors", operator.memory.home)
+        operator.execute("DROP ROLE inspector; DROP ROLE inspectors")
 
 
 def asking(operator: Operator, reader: str | None = None, writer: str | None = None) -> Memory:
     return operator.memory.but(extra={"access": {"readerRole": reader, "writerRole": writer}})
 
 
-def auditor(operator: Operator) -> Connection:
-    return operator.memory.home.connect(Login("auditor", "theirs"))
+def inspector(operator: Operator) -> Connection:
+    return operator.memory.home.connect(Login("inspector", "theirs"))
 
 
 def test_others_get_the_rights_themselves(operator: Operator, group: str) -> None:
     """CloudNativePG would take memberships back that it does not know of."""
     put, get = "SELECT notes.memory_put('notes', 'k', '2')", "SELECT value FROM notes.memory_get('notes', 'k')"
     assert operator.provision(asking(operator, writer=group)).code == 0
-    with auditor(operator) as connection:
+    with inspector(operator) as connection:
         connection.execute(put.encode())
     assert operator.provision(asking(operator, reader=group)).code == 0
-    with auditor(operator) as connection:
+    with inspector(operator) as connection:
         assert connection.execute(get.encode()).fetchone() == (2,)
         for refused in (put, "DELETE FROM notes.memory_kv", "SELECT * FROM memory_ledger.homes"):
             with pytest.raises(errors.InsufficientPrivilege):
@@ -300,7 +300,7 @@ def test_others_get_the_rights_themselves(operator: Operator, group: str) -> Non
         assert connection.execute(query, [group]).fetchone() == (0,)
     assert operator.provision().code == 0
     with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
-        auditor(operator)
+        inspector(operator)
 
 
 def test_a_group_that_is_gone_stops_nothing(operator: Operator) -> None:

@@ -234,15 +234,15 @@ def test_a_role_that_somebody_gave_something_is_left_without_any_right(
 
 def test_roles_of_others_that_the_giver_named_have_nothing_any_more(home: Memory, command: Command) -> None:
     with home.database.superuser() as connection:
-        connection.execute("CREATE ROLE auditors")
+        connection.execute("CREATE ROLE successors")
         try:
-            asked = {"access": {"readerRole": "auditors", "writerRole": None}}
+            asked = {"access": {"readerRole": "successors", "writerRole": None}}
             assert command.provision(home.but(extra=asked)).code == 0
             assert command.provision(taker_of(home)).code == 0
-            query = "SELECT FROM pg_auth_members WHERE member = 'auditors'::regrole"
+            query = "SELECT FROM pg_auth_members WHERE member = 'successors'::regrole"
             assert connection.execute(query).fetchall() == []
         finally:
-            connection.execute("DROP ROLE auditors")
+            connection.execute("DROP ROLE successors")
 
 
 STEPS = ["hand-over", "hand-over:close", "hand-over:move", "ledger", "roles", "grants", "logins", "seal"]
