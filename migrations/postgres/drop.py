@@ -5,7 +5,7 @@ home any more: what is on hold is refused here all the same. The entry goes last
 with.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +26,7 @@ BATCH = 1000
 # Partitions that go in one transaction: each takes several locks, and a server has room for some thousands.
 PARTITIONS_AT_ONCE = 50
 ON_HOLD = "MM002"
+ENDING_MILLISECONDS = 5000
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,16 @@ def close_logins(connection: Connection, home_: Home, deadline: Deadline) -> Non
             connection.execute(sql.SQL(";\n").join(closing))
 
     retrying(connection, deadline, close)
-    # After it is committed: before, a login could come back at once.
-    query = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = ANY(%s)"
-    connection.execute(query, [list(names.logins)])
+    end_sessions(connection, names.logins)
+
+
+def end_sessions(connection: Connection, logins: Sequence[str]) -> None:
+    """Ends the sessions of logins, and waits for that.
+
+    Runs after the commit that closed them: before it, a login could come back at once.
+    """
+    query = "SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE usename = ANY(%s)"
+    connection.execute(query, [ENDING_MILLISECONDS, list(logins)])
 
 
 def drop_home(connection: Connection, admin: Admin, home_: Home, deadline: Deadline) -> None:

@@ -24,7 +24,6 @@ from migrations.request import ReapRequest
 
 # A provisioner at work is a sign of life, and the next run is minutes away.
 LOCK_SECONDS = 5.0
-ENDING_MILLISECONDS = 5000
 # More than this many, and more than one in so many, at once is no ordinary day: a namespace that was lost, a control
 # plane that came back without its objects.
 MANY = 5
@@ -171,9 +170,7 @@ class _Run:
             names = self._names(home)
             logins = sorted(roles.existing(connection, names).roles & set(names.logins))
             retrying(connection, self.deadline, lambda: _shut(connection, home, logins))
-            # After the commit: a login that is not closed yet could come back at once.
-            query = "SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE usename = ANY(%s)"
-            connection.execute(query, [ENDING_MILLISECONDS, logins])
+            drop.end_sessions(connection, logins)
             connection.execute("UPDATE memory_ledger.homes SET closed_at = now() WHERE home = %s", [home.home])
 
     def _drop(self, home: Home) -> None:

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -235,3 +236,16 @@ class Command:
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def kill_at(self, memory: Memory, step: str) -> None:
+        """Provisions in a process of its own, which is killed as soon as it says that it is at a step."""
+        process = self.spawn(memory)
+        assert process.stderr
+        for line in process.stderr:
+            if json.loads(line).get("step") == step:
+                process.kill()
+                break
+        else:
+            pytest.fail(f"the run never came to {step}")
+        process.stderr.close()
+        assert process.wait() in (-signal.SIGKILL, 0)  # 0: the last step may be quicker than the signal

@@ -2,7 +2,6 @@
 
 import json
 import random
-import signal
 import time
 from typing import Any
 
@@ -253,16 +252,7 @@ STEPS = ["hand-over", "hand-over:close", "hand-over:move", "ledger", "roles", "g
 def test_killed_at_a_step_it_converges(database: Database, command: Command, step: str, isolation: str) -> None:
     giver = filled(giver_of(database, isolation), command)
     taker = taker_of(giver)
-    process = command.spawn(taker)
-    assert process.stderr
-    for line in process.stderr:
-        if json.loads(line).get("step") == step:
-            process.kill()
-            break
-    else:
-        pytest.fail(f"the run never came to {step}")
-    process.stderr.close()
-    assert process.wait() in (-signal.SIGKILL, 0)
+    command.kill_at(taker, step)
     assert command.provision(taker).code == 0
     is_whole(taker)
     assert roles_of(giver) == []

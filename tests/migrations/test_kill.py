@@ -2,7 +2,6 @@
 
 import json
 import random
-import signal
 import time
 from collections.abc import Iterator
 
@@ -45,16 +44,7 @@ def undisturbed(postgres18: Postgres, command: Command) -> Iterator[dict[str, li
 
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_at_a_step(memory: Memory, command: Command, undisturbed: dict[str, list[str]], step: str) -> None:
-    process = command.spawn(memory)
-    assert process.stderr
-    for line in process.stderr:
-        if json.loads(line).get("step") == step:
-            process.kill()
-            break
-    else:
-        pytest.fail(f"the run never came to {step}")
-    process.stderr.close()
-    assert process.wait() in (-signal.SIGKILL, 0)  # 0: the last step may be quicker than the signal
+    command.kill_at(memory, step)
     assert command.provision(memory).code == 0
     assert snapshot(memory) == undisturbed
     memory.connect().close()

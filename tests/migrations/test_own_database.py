@@ -156,16 +156,7 @@ STEPS = ["ledger", "roles", "database", "closed", "home", "extension", "migratio
 
 @pytest.mark.parametrize("step", [*STEPS, "seal"])
 def test_killed_at_a_step(memory18: Memory, command: Command, step: str) -> None:
-    process = command.spawn(memory18)
-    assert process.stderr
-    for line in process.stderr:
-        if json.loads(line).get("step") == step:
-            process.kill()
-            break
-    else:
-        pytest.fail(f"the run never came to {step}")
-    process.stderr.close()
-    process.wait()
+    command.kill_at(memory18, step)
     answer = command.provision(memory18)
     assert (answer.code, answer.report["verify"]) == (0, [])
     memory18.connect().close()

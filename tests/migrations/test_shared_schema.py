@@ -302,16 +302,7 @@ def test_killed_at_a_step(database: Database, command: Command, step: str, numbe
     memories = [memory_of(database, each) for each in range(number + 1)]
     for memory in memories[:-1]:
         assert command.provision(memory).code == 0
-    process = command.spawn(memories[-1])
-    assert process.stderr
-    for line in process.stderr:
-        if json.loads(line).get("step") == step:
-            process.kill()
-            break
-    else:
-        pytest.fail(f"the run never came to {step}")
-    process.stderr.close()
-    process.wait()
+    command.kill_at(memories[-1], step)
     answer = command.provision(memories[-1])
     assert answer.code == 0
     assert [line for line in answer.report["verify"] if not line.startswith("PUBLIC has")] == []
