@@ -39,6 +39,9 @@ _MACHINERY = frozenset(
 # Somebody may have pasted a password into these.
 _WITHHELD = {"host", "caBundle"}
 
+# An exact search of 10,000 vectors of 1536 dimensions takes about 40 ms on one core.
+_ROWS_TIMES_DIMENSIONS = 10_000 * 1536
+
 Name = Annotated[str, Field(min_length=1, max_length=253)]
 Namespace = Annotated[str, Field(min_length=1, max_length=63)]
 LabelValue = Annotated[str, Field(max_length=63)]
@@ -118,6 +121,14 @@ class Dataset(Model):
     schema_: Annotated[SchemaName, Field(alias="schema")]
 
 
+class Index(Model):
+    """The approximate index of the vectors, and when it is earned."""
+
+    type: Literal["auto", "none", "hnsw", "ivfflat"] = "auto"
+    # No default: it follows from the dimension (`Embeddings.rows_for_index`).
+    min_rows: Annotated[int | None, Field(ge=1, le=1000000000)] = None
+
+
 class Embeddings(Model):
     """The vector part of a Memory."""
 
@@ -125,6 +136,18 @@ class Embeddings(Model):
     dimension: Annotated[int, Field(ge=1, le=16000)] = 1536
     metric: Literal["cosine", "l2", "ip"] = "cosine"
     storage: Literal["auto", "full", "half"] = "auto"
+    index: Index = Index()
+
+    @property
+    def rows_for_index(self) -> int:
+        """With how many rows the index is earned: where an exact search of them takes about 40 ms."""
+        return self.index.min_rows or max(1, _ROWS_TIMES_DIMENSIONS // self.dimension)
+
+
+class Retention(Model):
+    """How long data is kept."""
+
+    ttl_days: Annotated[int, Field(ge=0, le=36500)] = 90
 
 
 class Access(Model):
@@ -148,6 +171,8 @@ class Memory(Model):
     provider_ref: ProviderRef
     dataset: Dataset
     embeddings: Embeddings = Embeddings()
+    retention: Retention = Retention()
+    legal_hold: bool = False
     access: Access = Access()
     search_config: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,62}$", max_length=63)] = "simple"
     credentials: Credentials = Credentials()
@@ -261,6 +286,17 @@ class Postgres(Model):
     ] = None
 
 
+class Maintenance(Model):
+    """When and how data is looked after."""
+
+    # No default: it follows from the provider's name, so that not all begin at the same minute.
+    schedule: Annotated[
+        str | None, Field(pattern=r"^[0-9*/,-]+( [0-9A-Za-z*/,?-]+){4}$", min_length=9, max_length=100)
+    ] = None
+    drift_policy: Literal["Report", "Repair"] = "Report"
+    work_mem: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}(MB|GB)$", min_length=3, max_length=8)] = "256MB"
+
+
 class MemoryProvider(Model):
     """The spec of a `MemoryProvider` claim (and its `XMemoryProvider`)."""
 
@@ -270,6 +306,7 @@ class MemoryProvider(Model):
     adoption: Literal["Require", "Allow", "Forbid"] = "Require"
     adoptions: Annotated[tuple[Adoption, ...] | None, Field(max_length=64)] = None
     deletion_grace: Annotated[str, Field(pattern=r"^[0-9]{1,6}[smh]$", max_length=7)] = "72h"
+    maintenance: Maintenance = Maintenance()
     postgres: Postgres | None = None
 
     @property

@@ -59,6 +59,13 @@ class Dataset(_Model):
         return home
 
 
+class Index(_Model):
+    """The approximate index, and with how many rows it is earned."""
+
+    type: Literal["auto", "none", "hnsw", "ivfflat"]
+    min_rows: Annotated[int, Field(ge=1)]
+
+
 class Embeddings(_Model):
     """What the vectors look like; counts only when enabled."""
 
@@ -66,6 +73,7 @@ class Embeddings(_Model):
     dimension: Annotated[int, Field(ge=1, le=16000)]
     metric: Literal["cosine", "l2", "ip"]
     storage: Literal["auto", "full", "half"]
+    index: Index
 
 
 class Retention(_Model):
@@ -148,6 +156,25 @@ class ReapRequest(ProbeRequest):
     deletion_grace_seconds: Annotated[int, Field(ge=0)]
     # What a person allows to happen although it is much at once: the mark that the report asks for, "" otherwise.
     approved: str
+
+
+class ManagedMemory(_Model):
+    """The one Memory that a run looks after where CloudNativePG manages roles: no login may work on all."""
+
+    identity: Text
+    database: Identifier
+    home: Annotated[Identifier, Field(alias="schema")]
+
+
+class MaintainRequest(ProbeRequest):
+    """What `maintain` reads; which homes there are, and what they want, stands in the ledger."""
+
+    # As of `ReapRequest`.
+    claim: Claim | None
+    drift_policy: Literal["Report", "Repair"]
+    # PostgreSQL's maintenance_work_mem while an index is built.
+    work_mem: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}(MB|GB)$")]
+    memory: ManagedMemory | None
 
 
 class ProvisionRequest(ProbeRequest):

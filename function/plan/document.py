@@ -33,17 +33,15 @@ class Document:
 
 
 def wishes(memory: Memory) -> dict[str, Any]:
-    """The part that follows from the claim's spec alone.
-
-    `retention` and `legalHold` are constants until the claim has these fields.
-    """
+    """The part that follows from the claim's spec alone."""
     dump = memory.model_dump(by_alias=True)
+    index = {"type": memory.embeddings.index.type, "minRows": memory.embeddings.rows_for_index}
     return {
         "dataset": {**dump["dataset"], "searchConfig": memory.search_config},
-        "embeddings": dump["embeddings"],
-        "retention": {"ttlDays": 0},
+        "embeddings": {**dump["embeddings"], "index": index},
+        "retention": dump["retention"],
         "modules": ["core"],
-        "legalHold": False,
+        "legalHold": memory.legal_hold,
         "deletionPolicy": memory.deletion_policy,
         "access": {"readerRole": memory.access.reader_role, "writerRole": memory.access.writer_role},
     }

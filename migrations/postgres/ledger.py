@@ -44,6 +44,7 @@ CREATE TABLE memory_ledger.homes (
 # - logins: login to a digest of the verifier that it was given last: who is re-keyed loses its sessions
 # - granted: {"reader": role, "writer": role}, the roles of others that we made members of its groups
 # - composite: the composite's name
+# - policy: what maintenance is to hold the home to (`_policy`); empty until the first run that knew of it
 # - gone_since: when the reaper first missed the composite, closed_at: when it closed the logins, closed_logins: which
 _ADDED = {
     "isolation": "text NOT NULL DEFAULT 'Schema'",
@@ -53,6 +54,7 @@ _ADDED = {
     "logins": "jsonb NOT NULL DEFAULT '{}'",
     "granted": "jsonb NOT NULL DEFAULT '{}'",
     "composite": "text NOT NULL DEFAULT ''",
+    "policy": "jsonb NOT NULL DEFAULT '{}'",
     "gone_since": "timestamptz",
     "closed_at": "timestamptz",
     "closed_logins": "text[] NOT NULL DEFAULT '{}'",
@@ -234,6 +236,16 @@ def _settings(request: ProvisionRequest) -> dict[str, Any]:
         "modules": ", ".join(modules),
         "searchConfig": request.dataset.search_config,
         **(vectors if wanted.enabled else {}),
+    }
+
+
+def _policy(request: ProvisionRequest) -> dict[str, Any]:
+    """Gives what maintenance needs of a request, as `maintenance.places` reads it."""
+    return {
+        "embeddings": request.embeddings.model_dump(by_alias=True),
+        "modules": request.modules,
+        "access": request.access.model_dump(by_alias=True),
+        "report": request.report.model_dump(by_alias=True),
     }
 
 
@@ -460,6 +472,7 @@ def _write(connection: Connection, request: ProvisionRequest, statement: sql.SQL
         "database": request.database,
         "schema": request.dataset.home,
         "settings": json.dumps(_settings(request)),
+        "policy": json.dumps(_policy(request)),
     }
     columns = sql.SQL(", ").join(map(sql.Identifier, values))
     literals = sql.SQL(", ").join(map(sql.Literal, values.values()))

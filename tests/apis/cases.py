@@ -210,6 +210,27 @@ MEMORY = (
     _memory(
         "unknown metric", "there is no operator for it", {"embeddings": {"metric": "dot"}}, "spec.embeddings.metric"
     ),
+    *(_memory(f"index {kind}", "a choice", {"embeddings": {"index": {"type": kind}}}) for kind in ("none", "ivfflat")),
+    _memory(
+        "unknown index",
+        "pgvector has no such index",
+        {"embeddings": {"index": {"type": "flat"}}},
+        "spec.embeddings.index.type",
+    ),
+    _memory("an index early", "small Memories may want one too", {"embeddings": {"index": {"minRows": 1}}}),
+    _memory(
+        "an index for nothing",
+        "an empty table earns none",
+        {"embeddings": {"index": {"minRows": 0}}},
+        "spec.embeddings.index.minRows",
+    ),
+    *(_memory(f"ttlDays {days}", "a century at most", {"retention": {"ttlDays": days}}) for days in (0, 1, 36500)),
+    *(
+        _memory(f"ttlDays {days}", "no such age", {"retention": {"ttlDays": days}}, "spec.retention.ttlDays")
+        for days in (-1, 36501, 1.5)
+    ),
+    _memory("a legal hold", "it may come at any time", {"legalHold": True}, stored={}),
+    _memory("a legal hold that is lifted", "whoever may set it may lift it", {}, stored={"legalHold": True}),
     _memory("unknown storage", "there is no such type", {"embeddings": {"storage": "int8"}}, "spec.embeddings.storage"),
     _memory(
         "another dimension",
@@ -828,6 +849,39 @@ PROVIDER = (
             f'"{value}" is not a duration: write a number and its unit, s, m or h, for example "72h"',
         )
         for value in ("72", "3d", "1h30m")
+    ),
+    *(
+        _provider(f"maintenance at {value}", "a cron schedule", {"maintenance": {"schedule": value}})
+        for value in ("17 * * * *", "*/15 2-5 * * 1,3", "0 3 * * SUN")
+    ),
+    *(
+        _provider(
+            f"maintenance at {value}",
+            "no CronJob could be made of it",
+            {"maintenance": {"schedule": value}},
+            "spec.maintenance.schedule",
+            f'"{value}" is not a cron schedule: write minute, hour, day of month, month and day of week, for example '
+            '"17 * * * *"',
+        )
+        for value in ("every hour", "17 * * *x", "17 * * * * *")
+    ),
+    _provider("drift that is repaired", "a choice", {"maintenance": {"driftPolicy": "Repair"}}),
+    _provider(
+        "drift policy Ignore",
+        "drift is said at least",
+        {"maintenance": {"driftPolicy": "Ignore"}},
+        "spec.maintenance.driftPolicy",
+    ),
+    _provider("two gigabytes to build with", "an amount of memory", {"maintenance": {"workMem": "2GB"}}),
+    *(
+        _provider(
+            f"{value} to build with",
+            "PostgreSQL would take it for kilobytes, or refuse it",
+            {"maintenance": {"workMem": value}},
+            "spec.maintenance.workMem",
+            f'"{value}" is not an amount of memory: write a number and MB or GB, for example "256MB"',
+        )
+        for value in ("256", "1 GB", "0MB")
     ),
     _provider("adoption Never", "there is no such answer", {"adoption": "Never"}, "spec.adoption"),
     _provider(

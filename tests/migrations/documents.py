@@ -132,7 +132,14 @@ class Memory:
             "database": self.home.name,
             "access": {"readerRole": None, "writerRole": None},
             "dataset": {"name": self.dataset, "schema": self.schema, "searchConfig": self.search_config},
-            "embeddings": {"enabled": True, "dimension": 3, "metric": "cosine", "storage": "auto", **self.embeddings},
+            "embeddings": {
+                "enabled": True,
+                "dimension": 3,
+                "metric": "cosine",
+                "storage": "auto",
+                "index": {"type": "auto", "minRows": 10000},
+                **self.embeddings,
+            },
             "retention": {"ttlDays": 0},
             "modules": ["core"],
             "logins": [
