@@ -302,8 +302,8 @@ MEMORY = (
     _memory(
         "a field of a later release",
         "what has no effect does not exist",
-        {"retention": {"ttlDays": 30}},
-        "spec.retention",
+        {"state": "Archived"},
+        "spec.state",
     ),
     _memory(
         "a misspelt field", "a typo is not ignored", {"embeddings": {"dimensions": 3}}, "spec.embeddings.dimensions"

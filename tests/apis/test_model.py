@@ -59,7 +59,9 @@ def test_both_have_the_same_default(ours: Field, theirs: Field) -> None:
 
 def _without_nothing(value: Any) -> Any:
     """The model writes null for what the XRD leaves out."""
-    return {key: entry for key, entry in value.items() if entry is not None} if isinstance(value, dict) else value
+    if not isinstance(value, dict):
+        return value
+    return {key: _without_nothing(entry) for key, entry in value.items() if entry is not None}
 
 
 @pytest.mark.parametrize(("ours", "theirs"), SHARED)

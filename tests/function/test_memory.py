@@ -308,9 +308,9 @@ TOLD = [
     Told(
         "unknown-field",
         "a field of a later version",
-        world().with_spec(retention={"ttlDays": 3}),
+        world().with_spec(state="Archived"),
         ("Provisioned", "BadRequest"),
-        "spec.retention: this field is not known: remove it",
+        "spec.state: this field is not known: remove it",
     ),
 ]
 

@@ -55,6 +55,19 @@ BAD = [
         id="more dimensions than pgvector has",
     ),
     pytest.param(
+        "embeddings.index.type",
+        "flat",
+        "embeddings.index.type: Input should be 'auto', 'none', 'hnsw' or 'ivfflat' (it is \"flat\")",
+        id="an index that pgvector has not",
+    ),
+    pytest.param(
+        "embeddings.index.minRows",
+        0,
+        "embeddings.index.minRows: Input should be greater than or equal to 1 (it is 0)",
+        id="an index that nothing earns",
+    ),
+    pytest.param("embeddings.index", ..., "embeddings.index: Field required", id="a renderer of before maintenance"),
+    pytest.param(
         "dataset.schema",
         "memory_ledger",
         "dataset.schema: is reserved: choose a schema that is not public, information_schema, pg_*, cnpg_* or "
