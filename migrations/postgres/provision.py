@@ -34,18 +34,16 @@ from migrations.postgres.connection import (
     Connection,
     ConnectionLostError,
     explained,
-    fetch_value,
     home_lock,
     retrying,
     retrying_alone,
 )
+from migrations.postgres.maintenance import partitions
 from migrations.postgres.names import Isolation, Names, lock_name, names_of
 from migrations.postgres.server import Facts
 from migrations.request import ProvisionRequest
 
 T = TypeVar("T")
-
-MONTHS_AHEAD = 12
 
 
 @dataclass(frozen=True)
@@ -210,8 +208,9 @@ class _Run:
         log.step("migrations")
         with runner.acting_as(connection, names.owner, self.schema, facts.vector_schema):
             versions = self._migrate(connection, facts)
-            self._step("partitions", lambda: _make_partitions(connection), connection)
             self._step("registry", lambda: embeddings.register(connection, request), connection)
+            log.step("partitions")
+            partitions.ensure(connection, self.schema, self.deadline)
             shared = self.isolation == "Dataset"
             if shared:
                 self._guard(connection)
@@ -315,7 +314,3 @@ class _Run:
         if request.embeddings.enabled:
             values.update(embeddings.placeholders(request.embeddings, facts.vector_schema))
         return values
-
-
-def _make_partitions(connection: Connection) -> None:
-    fetch_value(connection, "SELECT memory_ensure_event_partitions(%s)", MONTHS_AHEAD)

@@ -159,6 +159,12 @@ class Memory:
         more = {"deletionGraceSeconds": grace, "approved": approved, "claim": claim}
         return self.probe_document() | more
 
+    def maintain_document(
+        self, *, drift: str = "Report", claim: dict[str, str] | None = None, memory: dict[str, str] | None = None
+    ) -> dict[str, Any]:
+        more = {"driftPolicy": drift, "workMem": "64MB", "claim": claim, "memory": memory}
+        return self.probe_document() | more
+
     def probe_document(self) -> dict[str, Any]:
         document = self.document()
         return {key: document[key] for key in ("version", "hash", "provider", "report")}

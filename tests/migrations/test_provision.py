@@ -17,7 +17,7 @@ def test_home_works_with_nothing_but_the_binding(any_database: Database, command
     answer = command.provision(memory)
     assert (answer.code, answer.report["reason"]) == (0, "Succeeded"), answer
     assert answer.report["modules"] == [
-        {"name": "core", "version": "0004"},
+        {"name": "core", "version": "0005"},
         {"name": "embeddings", "version": "0002"},
     ]
     assert answer.report["server"]["version"].startswith(str(any_database.server.version))
@@ -100,7 +100,7 @@ def test_embeddings_off_needs_no_extension(postgres18: Postgres, command: Comman
         memory = Memory(database, embeddings={"enabled": False}, provider={"enablePgVector": False})
         answer = command.provision(memory)
         assert answer.code == 0, answer
-        assert answer.report["modules"] == [{"name": "core", "version": "0004"}]
+        assert answer.report["modules"] == [{"name": "core", "version": "0005"}]
         with memory.connect() as connection:
             assert connection.execute("SHOW search_path").fetchone() == ("notes",)
             row = connection.execute("SELECT embedding_dimension, metric, index_state FROM memory_datasets").fetchone()
@@ -133,7 +133,7 @@ def test_partitions_are_a_year_ahead_and_made_again(memory: Memory, command: Com
         assert connection.execute(names).fetchall() == before
 
 
-def test_month_with_rows_in_default_is_a_warning(memory: Memory, command: Command) -> None:
+def test_rows_in_default_go_to_the_month_that_is_made_for_them(memory: Memory, command: Command) -> None:
     command.provision(memory)
     with memory.database.superuser() as connection:
         query = "SELECT max(relname) FROM pg_class WHERE relname ~ '^memory_events_[0-9]+$'"
@@ -147,9 +147,10 @@ def test_month_with_rows_in_default_is_a_warning(memory: Memory, command: Comman
             " VALUES ('notes', 'x', '{}', %s)",
             [month],
         )
-    answer = command.provision(memory)
-    assert answer.code == 0
-    assert [warning for warning in answer.report["warnings"] if name in warning]
+        answer = command.provision(memory)
+        assert (answer.code, answer.report["warnings"]) == (0, [])
+        rows = connection.execute("SELECT tableoid::regclass::text FROM notes.memory_events").fetchall()
+        assert rows == [(f"notes.{name}",)]
 
 
 def test_claim_changes_reach_the_registry_and_the_ledger(memory: Memory, command: Command) -> None:
