@@ -14,11 +14,21 @@ from migrations.composites import Cluster
 from migrations.deadline import DEFAULT_SECONDS, Deadline
 from migrations.errors import Code, CommandError
 from migrations.postgres.connection import Admin
+from migrations.postgres.maintenance.run import maintain
+from migrations.postgres.names import names_for
 from migrations.postgres.probe import knock, probe
 from migrations.postgres.provision import load_admin, provision
 from migrations.postgres.reap import reap
 from migrations.report import Report
-from migrations.request import ProbeRequest, ProvisionRequest, ReapRequest, parse, read_document, read_file
+from migrations.request import (
+    MaintainRequest,
+    ProbeRequest,
+    ProvisionRequest,
+    ReapRequest,
+    parse,
+    read_document,
+    read_file,
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -33,20 +43,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        The exit code, see `migrations.errors.Code`; `probe` and `reap` give 0 whenever they could write their
-        answer: the next run is minutes away, and the answer says what is wrong.
+        The exit code, see `migrations.errors.Code`; `probe`, `maintain` and `reap` give 0 whenever they could write
+        their answer: the next run comes by itself, and the answer says what is wrong.
     """
     parser = _Parser(prog="python -m migrations", description="Prepares a backend for one Memory.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     commands.add_parser("provision", help="make the home of a Memory what its request says")
     commands.add_parser("probe", help="say what the backend is and what it lets us do")
+    commands.add_parser("maintain", help="retention, indexes, dead rows and drift of every home of a provider")
     commands.add_parser("reap", help="close the logins of Memories that are gone, and drop what may be dropped")
     command = parser.parse_args(arguments).command
     raw: Any = None
     try:
         directory = Path(os.environ.get("MEMORY_DIR", "/memory"))
         raw = read_document(directory)
-        answer = {"provision": _provision, "probe": _probe, "reap": _reap}[command](raw, directory)
+        answer = _COMMANDS[command](raw, directory)
     except CommandError as error:
         answer = _failed(raw, error)
     except Exception as error:  # noqa: BLE001  whatever it is, the function must hear of it
@@ -55,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = f"unexpected {type(error).__name__}: this is a fault of the migrations image, see the Job's log"
         answer = _failed(raw, CommandError(Code.JOB_FAILED, message))
     written = report.publish(command, answer.to_json(), _target(raw))
-    if command in {"probe", "reap"}:
+    if command in {"probe", "maintain", "reap"}:
         return Code.SUCCEEDED if written else Code.JOB_FAILED
     return answer.code
 
@@ -87,6 +98,17 @@ def _reap(raw: Any, directory: Path) -> Report:
     request = parse(raw, ReapRequest)
     admin = Admin.load(request.provider, directory)
     done = reap(request, admin, Cluster(request), deadline)
+    return Report(request.hash, done.code, done.message, details={"homes": done.counts})
+
+
+def _maintain(raw: Any, directory: Path) -> Report:
+    deadline = _deadline()
+    request = parse(raw, MaintainRequest)
+    admin = Admin.load(request.provider, directory)
+    if request.memory:
+        names = names_for(request.memory.identity, request.provider.database, request.memory.home, "Database")
+        admin = Admin.load(request.provider, directory, request.memory.database, names.owner)
+    done = maintain(request, admin, deadline)
     return Report(request.hash, done.code, done.message, details={"homes": done.counts})
 
 
@@ -127,6 +149,8 @@ def _deadline() -> Deadline:
         msg = f'MEMORY_DEADLINE_SECONDS is "{given}": write the Job\'s activeDeadlineSeconds, a number'
         raise CommandError(Code.BAD_REQUEST, msg) from None
 
+
+_COMMANDS = {"provision": _provision, "probe": _probe, "maintain": _maintain, "reap": _reap}
 
 if __name__ == "__main__":
     termination.run(main)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from migrations import apiserver, log
-from migrations.errors import Code
+from migrations.errors import Code, CommandError
 
 # The right to write comes from a RoleBinding that is made while the Job starts.
 PATIENCE_SECONDS = 20.0
@@ -42,20 +42,53 @@ class Report:
 
 
 def publish(key: str, text: str, target: tuple[str, str] | None) -> bool:
-    """Writes the answer where it is read, then as the log's last line.
+    """Writes the command's own answer where it is read, then as the log's last line.
 
     Args:
-        key: The command: `provision`, `probe` or `reap`.
+        key: The command: `provision`, `probe`, `reap` or `maintain`.
         text: The report as JSON.
         target: Namespace and name of the ConfigMap, None when the request did not say.
 
     Returns:
         Whether it was written; a report that cannot be written is logged and is no reason to fail.
     """
+    file = os.environ.get("MEMORY_REPORT_FILE")
     try:
-        file = os.environ.get("MEMORY_REPORT_FILE")
+        return _write(key, text, target, Path(file) if file else None)
+    finally:
+        log.line(text)
+
+
+def write(key: str, text: str, target: tuple[str, str]) -> bool:
+    """Writes an answer to the report of somebody else than the command's own, as `publish` otherwise.
+
+    On a laptop that is the file `reports/<namespace>/<name>.json` beside the command's.
+    """
+    return _write(key, text, target, _file_of(target))
+
+
+def read(key: str, namespace: str, name: str) -> str:
+    """Gives what a report says under a key, "" when it says nothing or cannot be read."""
+    file = _file_of((namespace, name))
+    try:
         if file:
-            _write_file(Path(file), key, text)
+            return str(json.loads(file.read_text(encoding="utf-8")).get(key, "")) if file.exists() else ""
+        found = apiserver.read(_path(namespace, name)).get("data") or {}
+    except (CommandError, OSError, ValueError) as error:
+        log.write("cannot read a report", error=f"{type(error).__name__}: {error}")
+        return ""
+    return str(found.get(key, ""))
+
+
+def _file_of(target: tuple[str, str]) -> Path | None:
+    own, (namespace, name) = os.environ.get("MEMORY_REPORT_FILE"), target
+    return Path(own).parent / "reports" / namespace / f"{name}.json" if own else None
+
+
+def _write(key: str, text: str, target: tuple[str, str] | None, file: Path | None) -> bool:
+    try:
+        if file:
+            _write_file(file, key, text)
         elif target is None:
             log.write("no report: the request does not say where to")
             return False
@@ -64,14 +97,13 @@ def publish(key: str, text: str, target: tuple[str, str] | None) -> bool:
     except (OSError, http.client.HTTPException, KeyError, ValueError) as error:
         log.write("cannot write the report", error=f"{type(error).__name__}: {error}")
         return False
-    finally:
-        log.line(text)
     return True
 
 
 def _write_file(path: Path, key: str, text: str) -> None:
     """Merges one key, as the merge patch of a ConfigMap's data would."""
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**before, key: text}, ensure_ascii=False), encoding="utf-8")
 
 
@@ -88,6 +120,10 @@ def _patch_patiently(namespace: str, name: str, key: str, text: str) -> None:
 
 def _patch_config_map(namespace: str, name: str, key: str, text: str) -> int:
     """Gives the status that the API server answers with."""
-    path = f"/api/v1/namespaces/{namespace}/configmaps/{name}"
-    status, _ = apiserver.request("PATCH", path, {"data": {key: text}}, "application/merge-patch+json")
+    body = {"data": {key: text}}
+    status, _ = apiserver.request("PATCH", _path(namespace, name), body, "application/merge-patch+json")
     return status
+
+
+def _path(namespace: str, name: str) -> str:
+    return f"/api/v1/namespaces/{namespace}/configmaps/{name}"

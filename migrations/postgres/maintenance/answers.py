@@ -1,0 +1,96 @@
+"""What maintenance tells of each Memory: one key of its report, written only when it says something new."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from migrations import log, report
+from migrations.errors import Code
+from migrations.postgres.maintenance.measure import Measure, rounded
+from migrations.request import ReportTarget
+
+KEY = "maintenance"
+# As many, and as long, as the composite's status takes.
+MANY_DIFFERENCES = 20
+LONGEST_DIFFERENCE = 300
+
+
+@dataclass
+class Answer:
+    """What a run found of one home; a section that it did not come to stays as the last run left it."""
+
+    target: ReportTarget
+    before: Mapping[str, Any]
+    sections: dict[str, Any] = field(default_factory=dict)
+    failure: tuple[Code, str] | None = None
+
+    @classmethod
+    def after(cls, target: ReportTarget) -> "Answer":
+        """Begins with what the report says by now."""
+        text = report.read(KEY, target.namespace, target.name)
+        try:
+            before = json.loads(text or "{}")
+        except ValueError:
+            before = {}
+        return cls(target, before if isinstance(before, dict) else {})
+
+    def _last(self, section: str) -> Any:
+        return self.sections.get(section, self.before.get(section))
+
+    def index(self, found: Any) -> None:
+        """Notes how the index is: `state`, `reason`, `message`."""
+        last = self._last("index")
+        sizes = {key: last[key] for key in ("rows", "bytes") if key in last} if isinstance(last, dict) else {}
+        self.sections["index"] = {**asdict(found), **sizes}
+
+    def retention(self, removed: int, when: str) -> None:
+        """Notes what was removed; a run that removed nothing leaves what the last one said."""
+        last = self._last("retention")
+        kept = last if isinstance(last, dict) else {"lastRun": None, "deleted": 0}
+        self.sections["retention"] = {**kept, "message": ""}
+        if removed:
+            self.sections["retention"] = {"lastRun": when, "deleted": removed, "message": ""}
+
+    def retention_failed(self, message: str) -> None:
+        """Notes why nothing, or not all, was removed."""
+        last = self._last("retention")
+        kept = last if isinstance(last, dict) else {"lastRun": None, "deleted": 0}
+        self.sections["retention"] = {**kept, "message": message}
+
+    def drift(self, differences: list[str]) -> None:
+        """Notes the differences, as many as a status has room for."""
+        shown = [each[:LONGEST_DIFFERENCE] for each in differences]
+        if len(shown) > MANY_DIFFERENCES:
+            rest = len(shown) - MANY_DIFFERENCES + 1
+            shown = [*shown[: MANY_DIFFERENCES - 1], f"and {rest} more"]
+        self.sections["drift"] = shown
+
+    def measured(self, measure: Measure) -> None:
+        """Notes how much there is."""
+        self.sections["data"] = measure.shown()
+        index = self._last("index")
+        if isinstance(index, dict) and measure.embeddings is not None:
+            size = measure.embedding_bytes
+            self.sections["index"] = {
+                **index,
+                "rows": rounded(measure.embeddings),
+                "bytes": None if size is None else rounded(size),
+            }
+
+    def failed(self, step: str, code: Code, message: str) -> None:
+        """Notes the first step that failed."""
+        self.failure = self.failure or (code, f"{step}: {message}")
+
+    def publish(self) -> None:
+        """Writes it, unless the report says just this already."""
+        code, message = self.failure or (Code.SUCCEEDED, "")
+        head = {"hash": "", "code": int(code), "reason": code.reason, "message": message}
+        none = {"migration": "", "sqlstate": "", "index": None, "retention": None, "drift": None, "data": None}
+        last = {key: self.before.get(key) for key in ("index", "retention", "drift", "data")}
+        answer = {**head, **none, **last, **self.sections}
+        if answer == self.before:
+            return
+        if report.write(KEY, json.dumps(answer, ensure_ascii=False), (self.target.namespace, self.target.name)):
+            log.write("wrote the report of a Memory", namespace=self.target.namespace, report=self.target.name)
+        self.before = answer
