@@ -1,21 +1,32 @@
-"""Command line: `memoryctl up` and `memoryctl down`."""
+"""Command line: a laptop's `up`, `down` and `demo`, and the eyes on a laptop or a cluster."""
 
+import dataclasses
+import datetime as dt
+import functools
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import click
 
 from memoryctl import demo as client
+from memoryctl import show
+from memoryctl import status as eyes
 from memoryctl import up as laptop
 from memoryctl.embedded import EmbeddedError
 from memoryctl.errors import UserError
+from memoryctl.kube import Kube
+from memoryctl.objects import API_VERSION
+from memoryctl.reader import Laptop, Reader
 
 STATE = Path(".memoryctl")
 SECONDS = 300.0
 INTERRUPTED = 130
+# click's own code for a wrong command line is 2, which is Python's as well.
+click.UsageError.exit_code = 64
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 state_option = click.option(
@@ -80,6 +91,83 @@ def down(purge: bool, state: Path) -> None:
         return []
 
     _run(stop)
+
+
+@dataclasses.dataclass(frozen=True)
+class Where:
+    """What the command line says about the laptop or cluster that is meant."""
+
+    is_laptop: bool
+    state: Path
+    kubeconfig: Path | None
+    context: str
+
+    def reader(self, name: str, namespace: str) -> Reader:
+        """Gives the laptop when it is asked for, or has a claim of that name and no cluster is named.
+
+        Raises:
+            UserError: It is neither, and there is no cluster that could be asked.
+        """
+        there = Laptop(self.state.resolve())
+        if self.is_laptop:
+            return there
+        if self.kubeconfig or self.context:
+            return Kube(self.kubeconfig, self.context)
+        if any(one["metadata"]["name"] == name for one in there.list(API_VERSION, "Memory", namespace=namespace)):
+            return there
+        try:
+            return Kube(None, "")
+        except UserError as error:
+            msg = f'{self.state} holds no Memory "{name}", and there is no cluster to ask: {error}'
+            raise UserError(msg) from error
+
+
+def where_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds the options that say which laptop or cluster is meant, and gives them to the command as one `Where`."""
+
+    @functools.wraps(command)
+    def wrapped(*, is_laptop: bool, state: Path, kubeconfig: Path | None, context: str, **others: Any) -> None:
+        if is_laptop and (kubeconfig or context):
+            msg = "--laptop names no cluster: leave out --kubeconfig and --context, or --laptop"
+            raise click.UsageError(msg)
+        command(where=Where(is_laptop, state, kubeconfig, context), **others)
+
+    for option in (
+        state_option,
+        click.option("--context", default="", help="Context of the kubeconfig, instead of the current one."),
+        click.option("--kubeconfig", type=click.Path(path_type=Path, dir_okay=False), help="Says which cluster."),
+        click.option(
+            "--laptop",
+            "is_laptop",
+            is_flag=True,
+            help="The laptop; also meant when it has the claim and no cluster is named.",
+        ),
+    ):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+@cli.command()
+@click.argument("claim")
+@click.option("-n", "--namespace", default="", help="The claim's namespace.")
+@click.option("--job-namespace", default="", help="Where its Jobs run; only needed by who may not read composites.")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@where_options
+def status(claim: str, namespace: str, job_namespace: str, output: str, where: Where) -> None:
+    """Show all that is known of a Memory; exits 0 when it is Ready, 1 when it is not.
+
+    Objects, conditions, index, retention, data, drift, and how the last Jobs ended. Looks at the laptop when that has
+    such a claim, and at the cluster of --kubeconfig, of --context, or the current one, otherwise.
+    """
+
+    def look() -> list[str]:
+        reader = where.reader(claim, namespace)
+        inside = namespace or (reader.namespace if isinstance(reader, Kube) else "")
+        found = eyes.read(reader, eyes.find_claim(reader, claim, inside), job_namespace)
+        click.echo(found.to_json() if output == "json" else show.status(found, dt.datetime.now(dt.UTC)))
+        return [] if found.ready else [f"{found.claim.kind} {found.claim.namespace}/{found.claim.name} is not Ready"]
+
+    _run(look)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

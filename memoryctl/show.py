@@ -1,5 +1,6 @@
-"""What a person sees: progress, the tree of objects, the conditions, the bindings."""
+"""What a person sees: progress, the tree of objects, the conditions, the bindings, the whole of a Memory."""
 
+import datetime as dt
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from memoryctl.crossplane import Reconciled, ready
-from memoryctl.objects import key_of
+from memoryctl.objects import Key, key_of
+from memoryctl.status import Part, Status
+
+MINUTE, HOUR, DAY = 60, 3600, 86400
+UNITS = ("B", "kB", "MB", "GB", "TB")
+UNIT = 1000
 
 
 class Progress:
@@ -60,6 +66,98 @@ def conditions(reconciled: Iterable[Reconciled]) -> str:
 def bindings(written: Mapping[Path, list[str]]) -> str:
     """Gives the directories and their keys; never a value."""
     return "\n".join(f"{_relative(directory)}\n   {'  '.join(keys)}" for directory, keys in sorted(written.items()))
+
+
+def status(found: Status, now: dt.datetime) -> str:
+    """Gives all that is known of one Memory, a paragraph for each thing."""
+    parts = [found.where, _parts(found), _said(found, now), _facts(found, now)]
+    if found.jobs:
+        rows = [("TASK", "LAST JOB", "ENDED", "AGE", "MESSAGE")]
+        rows += [
+            (one.task, f"{one.namespace}/{one.name}", one.ended, _age(one.since, now), one.message)
+            for one in found.jobs
+        ]
+        parts.append(_table(rows))
+    parts += ["\n".join([title, *(f"- {one}" for one in lines)]) for title, lines in _lists(found) if lines]
+    return "\n\n".join(parts)
+
+
+def _lists(found: Status) -> Sequence[tuple[str, Sequence[str]]]:
+    return ("DRIFT", found.drift or ()), ("NOT READ", found.unread)
+
+
+def _parts(found: Status) -> str:
+    rows = [("OBJECT", "RESOURCE", "READY"), (_name(found.claim), "", found.claim.ready)]
+    if found.composite:
+        rows.append((f"└─ {_name(found.composite)}", "", found.composite.ready))
+    for one in found.composed:
+        branch = "└─" if one is found.composed[-1] else "├─"
+        rows.append((f"   {branch} {_name(one)}", one.resource, one.ready))
+    return _table(rows)
+
+
+def _name(part: Part) -> str:
+    return str(Key("", part.kind, part.namespace, part.name))
+
+
+def _said(found: Status, now: dt.datetime) -> str:
+    rows = [("OF", "CONDITION", "STATUS", "REASON", "AGE", "MESSAGE")]
+    of = ""
+    for one in found.conditions:
+        whose = "" if one.of == of else one.of
+        rows.append((whose, one.type, one.status, one.reason, _age(one.since, now), one.message))
+        of = one.of
+    return _table(rows)
+
+
+def _facts(found: Status, now: dt.datetime) -> str:
+    """Gives what maintenance found, a line each; what nobody has looked at yet is a dash."""
+    embeddings, retention, data = found.embeddings, found.retention, found.data
+    days = found.wanted.get("ttlDays", 0)
+    ttl = f"{days} days" if days else "rows stay"
+    kept = [ttl, *(["on legal hold"] if found.wanted.get("legalHold") else [])]
+    if "lastRun" in retention:
+        kept += [f"last removed {retention.get('deleted', 0)} rows {_age(retention['lastRun'], now)} ago"]
+    else:
+        kept += ["nothing removed yet"]
+    index = [str(embeddings["index"])] if "index" in embeddings else []
+    sizes = [f"{data['deadPercent']} % dead"] if "deadPercent" in data else []
+    sizes += [f"oldest {data['oldest'][:10]}"] if "oldest" in data else []
+    sizes += [f"{data['held']} rows held"] if data.get("held") else []
+    drift = "never checked" if found.drift is None else f"{len(found.drift)} differences" if found.drift else "none"
+    rows = [
+        ("INDEX", ", ".join([*index, *_size(embeddings)]) or "-"),
+        ("RETENTION", ", ".join(kept)),
+        ("DATA", ", ".join([*_size(data), *sizes]) or "-"),
+        ("DRIFT", drift),
+    ]
+    return _table(rows)
+
+
+def _size(part: Mapping[str, Any]) -> list[str]:
+    rows = [f"{part['rows']} rows"] if "rows" in part else []
+    return rows + ([_bytes(part["bytes"])] if "bytes" in part else [])
+
+
+def _bytes(count: float) -> str:
+    unit = 0
+    while count >= UNIT and unit < len(UNITS) - 1:
+        count, unit = count / UNIT, unit + 1
+    return f"{count:.3g} {UNITS[unit]}"
+
+
+def _age(since: str, now: dt.datetime) -> str:
+    """Gives how long ago that was, in its two largest units; "-" of no time."""
+    try:
+        seconds = int((now - dt.datetime.fromisoformat(since)).total_seconds())
+    except ValueError:
+        return "-"
+    days, rest = divmod(max(0, seconds), DAY)
+    hours, rest = divmod(rest, HOUR)
+    minutes, rest = divmod(rest, MINUTE)
+    given = [(days, "d"), (hours, "h"), (minutes, "m"), (rest, "s")]
+    first = next((at for at, (count, _) in enumerate(given) if count), len(given) - 1)
+    return "".join(f"{count}{unit}" for count, unit in given[first : first + 2] if count or first == len(given) - 1)
 
 
 def owner(composite: Mapping[str, Any]) -> str:
