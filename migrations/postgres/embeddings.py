@@ -8,8 +8,8 @@ from migrations.errors import Code, CommandError
 from migrations.postgres.connection import Connection, fetch_value
 from migrations.request import Embeddings, ProvisionRequest
 
-# An index holds this many dimensions of type vector; above, `storage: auto` means halfvec.
-VECTOR_INDEX_LIMIT = 2000
+# How many dimensions an index holds. Above the first, `storage: auto` means halfvec.
+LIMITS = {"vector": 2000, "halfvec": 4000}
 
 STORAGE = {"vector": "full", "halfvec": "half"}
 OPERATORS = {"cosine": "<=>", "l2": "<->", "ip": "<#>"}
@@ -27,7 +27,7 @@ class Stored:
 def vector_type(embeddings: Embeddings) -> str:
     """Gives the column type that the request means."""
     if embeddings.storage == "auto":
-        return "vector" if embeddings.dimension <= VECTOR_INDEX_LIMIT else "halfvec"
+        return "vector" if embeddings.dimension <= LIMITS["vector"] else "halfvec"
     return {"full": "vector", "half": "halfvec"}[embeddings.storage]
 
 

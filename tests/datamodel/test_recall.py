@@ -149,10 +149,11 @@ def load_any(connection: Connection, vectors: Matrix, kind: str) -> None:
 
 
 def build_index(owner: Connection, metric: str, kind: str = "vector") -> None:
-    """Builds what maintenance will, once a dataset has earned it."""
+    """Builds what maintenance does once a dataset has earned it, and notes that all have."""
     operators = sql.Identifier("public", f"{kind}_{metric}_ops")
     statement = sql.SQL("CREATE INDEX memory_embeddings_vector_idx ON memory_embeddings USING hnsw (embedding {})")
     owner.execute(statement.format(operators))
+    owner.execute("UPDATE memory_datasets SET index_state = 'ready'")
 
 
 def index_scans(connection: Connection) -> int:

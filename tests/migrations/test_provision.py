@@ -18,7 +18,7 @@ def test_home_works_with_nothing_but_the_binding(any_database: Database, command
     assert (answer.code, answer.report["reason"]) == (0, "Succeeded"), answer
     assert answer.report["modules"] == [
         {"name": "core", "version": "0005"},
-        {"name": "embeddings", "version": "0002"},
+        {"name": "embeddings", "version": "0003"},
     ]
     assert answer.report["server"]["version"].startswith(str(any_database.server.version))
     with memory.connect() as connection:
