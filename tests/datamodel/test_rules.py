@@ -174,11 +174,15 @@ def test_files(file: sqlfile.File) -> None:
     used = set(re.findall(r"@\{(.*?)\}", file.text))
     allowed = KNOWN["core"] | (KNOWN["embeddings"] if file.module == "embeddings" else set())
     assert used <= allowed, "core works without the extension"
-    functions = re.findall(r"CREATE FUNCTION.*?\$\$;", file.text, re.DOTALL)
+    functions = re.findall(r"CREATE (?:OR REPLACE )?FUNCTION.*?\$\$;", file.text, re.DOTALL)
     for function in functions:
         # On an empty table the dimension may change, and the type with it: no function may know either.
         assert not {"vector_type", "dimension"} & set(re.findall(r"@\{(.*?)\}", function))
-    made = re.findall(r"CREATE (?:TABLE|FUNCTION|UNIQUE INDEX|INDEX|TRIGGER).*?;", file.text, re.DOTALL)
+    made = re.findall(r"CREATE (?:OR REPLACE )?(?:TABLE|FUNCTION|UNIQUE INDEX|INDEX|TRIGGER).*?;", file.text, re.DOTALL)
     assert made
     assert all("@{schema}." in statement for statement in made), "schema-qualified, whatever the search path is"
-    assert not re.search(r"CREATE (OR REPLACE|\w+ IF NOT EXISTS)", file.text), "the history says what is there"
+    assert not re.search(r"CREATE \w+ IF NOT EXISTS", file.text), "the history says what is there"
+    earlier = "".join(each.text for each in sqlfile.read(file.module) if each.version < file.version)
+    for name in re.findall(r"CREATE OR REPLACE (\w+ \S+?)\(", file.text):
+        assert f"CREATE {name}(" in earlier, "what is replaced is there"
+    assert file.text.count("OR REPLACE") == len(re.findall(r"CREATE OR REPLACE \w+ \S+?\(", file.text))

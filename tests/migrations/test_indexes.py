@@ -49,6 +49,10 @@ def ignored(index: Index) -> None:
     assert index.state in {"building", "ready"}
 
 
+def refused(index: Index) -> None:
+    pytest.fail(f"nothing is to be built: {index}")
+
+
 def looked_after(memory: Memory, *, work_mem: str = "64MB", seconds: float = 60) -> Index:
     """Runs the step, and gives where the Memory's index stands."""
     with working(memory, work_mem=work_mem, seconds=seconds) as work:
@@ -138,7 +142,7 @@ def test_exact_then_building_then_ready(any_database: Database, command: Command
     assert told == [("building", "Building", "building", {})]
     assert (ready.state, ready.reason, state(memory), built(memory)) == ("ready", "Ready", "ready", HNSW)
     with working(memory) as work:
-        assert indexes.look_after(work, pytest.fail) == {"notes": ready}, "a second run has nothing to do"
+        assert indexes.look_after(work, refused) == {"notes": ready}, "a second run has nothing to do"
 
 
 def test_the_planner_knows_the_table_after_a_build(small: Memory) -> None:
@@ -270,10 +274,10 @@ def test_a_replacement_killed_halfway_is_finished(small: Memory, swapped: bool) 
     add(small, EARNED)
     old, new = (indexes.OLD, NAME) if swapped else (NAME, indexes.NEXT)
     with owning(small) as connection:
-        for name, index in ((old, "ivfflat (embedding vector_cosine_ops)"), (new, HNSW[NAME])):
-            connection.execute(f"CREATE INDEX {name} ON memory_embeddings USING {index}".encode())
+        for name, what in ((old, "ivfflat (embedding vector_cosine_ops)"), (new, HNSW[NAME])):
+            connection.execute(f"CREATE INDEX {name} ON memory_embeddings USING {what}".encode())
     with working(small) as work:
-        [index] = indexes.look_after(work, pytest.fail).values()
+        [index] = indexes.look_after(work, refused).values()
     assert (index.state, built(small)) == ("ready", HNSW)
 
 
@@ -417,7 +421,7 @@ def test_a_shared_schema_has_one_index_for_those_that_earned_it(database: Databa
     assert (state(few), state(many), built(many)) == ("exact", "ready", HNSW)
     add(few, 1, first=EARNED)
     with working(few) as work:
-        indexes.look_after(work, pytest.fail)
+        indexes.look_after(work, refused)
     assert (state(few), state(many)) == ("ready", "ready")
 
 
