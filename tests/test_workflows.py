@@ -219,7 +219,7 @@ def test_provided_parts_exist() -> None:
 def test_an_unknown_part_is_a_sentence() -> None:
     done = ran(".ci/provide", "mysql")
     assert (done.returncode, done.stdout) == (2, "")
-    assert 'there is no part "mysql": write crds, postgres, crossplane or kind' in done.stderr
+    assert 'there is no part "mysql": write crds, postgres, promtool, crossplane or kind' in done.stderr
 
 
 def test_dependabot_leaves_the_locks_alone() -> None:
