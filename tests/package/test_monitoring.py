@@ -231,6 +231,14 @@ def test_a_runbook_says_what_to_look_at_and_what_to_do(name: str) -> None:
     assert "**To do.**" in section
 
 
+def test_words_that_are_looked_for_in_our_logs_are_logged() -> None:
+    code = "".join(path.read_text() for part in ("function", "migrations") for path in (ROOT / part).rglob("*.py"))
+    words = re.findall(r"'\"?([a-z ]+)\"?'", "".join(re.findall(r"\| grep .*", RUNBOOKS)))
+    assert {"a step failed", "identities", "failed", "told"} == set(words)
+    for word in words:
+        assert f'"{word}"' in code or f"{word}=" in code, word
+
+
 def test_links_of_the_runbooks_lead_somewhere() -> None:
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", RUNBOOKS):
         path = ROOT / "docs" / (target or "runbooks.md")
