@@ -36,27 +36,28 @@ class Answer:
         return cls(target, before if isinstance(before, dict) else {})
 
     def _last(self, section: str) -> Any:
-        return self.sections.get(section, self.before.get(section))
+        """Gives what is known of a section; what somebody else has written there may be anything, and is nothing."""
+        found = self.sections.get(section, self.before.get(section))
+        return found if isinstance(found, list if section == "drift" else dict) else None
+
+    def _last_retention(self) -> dict[str, Any]:
+        return self._last("retention") or {"lastRun": None, "deleted": 0}
 
     def index(self, found: Any) -> None:
         """Notes how the index is: `state`, `reason`, `message`."""
         last = self._last("index")
-        sizes = {key: last[key] for key in ("rows", "bytes") if key in last} if isinstance(last, dict) else {}
+        sizes = {key: last[key] for key in ("rows", "bytes") if key in last} if last else {}
         self.sections["index"] = {**asdict(found), **sizes}
 
     def retention(self, removed: int, when: str) -> None:
         """Notes what was removed; a run that removed nothing leaves what the last one said."""
-        last = self._last("retention")
-        kept = last if isinstance(last, dict) else {"lastRun": None, "deleted": 0}
-        self.sections["retention"] = {**kept, "message": ""}
+        self.sections["retention"] = {**self._last_retention(), "message": ""}
         if removed:
             self.sections["retention"] = {"lastRun": when, "deleted": removed, "message": ""}
 
     def retention_failed(self, message: str) -> None:
         """Notes why nothing, or not all, was removed."""
-        last = self._last("retention")
-        kept = last if isinstance(last, dict) else {"lastRun": None, "deleted": 0}
-        self.sections["retention"] = {**kept, "message": message}
+        self.sections["retention"] = {**self._last_retention(), "message": message}
 
     def drift(self, differences: list[str]) -> None:
         """Notes the differences, as many as a status has room for."""
@@ -70,7 +71,7 @@ class Answer:
         """Notes how much there is."""
         self.sections["data"] = measure.shown()
         index = self._last("index")
-        if isinstance(index, dict) and measure.embeddings is not None:
+        if index and measure.embeddings is not None:
             size = measure.embedding_bytes
             self.sections["index"] = {
                 **index,
@@ -86,9 +87,8 @@ class Answer:
         """Writes it, unless the report says just this already."""
         code, message = self.failure or (Code.SUCCEEDED, "")
         head = {"hash": "", "code": int(code), "reason": code.reason, "message": message}
-        none = {"migration": "", "sqlstate": "", "index": None, "retention": None, "drift": None, "data": None}
-        last = {key: self.before.get(key) for key in ("index", "retention", "drift", "data")}
-        answer = {**head, **none, **last, **self.sections}
+        sections = {key: self._last(key) for key in ("index", "retention", "drift", "data")}
+        answer = {**head, "migration": "", "sqlstate": "", **sections}
         if answer == self.before:
             return
         if report.write(KEY, json.dumps(answer, ensure_ascii=False), (self.target.namespace, self.target.name)):
