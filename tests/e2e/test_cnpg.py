@@ -14,6 +14,7 @@ from tests.e2e import guide
 from tests.e2e.client import COUNT, App, pod
 from tests.e2e.conftest import composite_of, default_postgres, ready_memory, told
 from tests.e2e.kube import CNPG, COMPOSITE, GROUP, MEMORY, PROVIDER, Body, Kube, is_ready, memory, namespace
+from tests.e2e.test_maintenance import OLD, ended, start
 from tests.e2e.times import Measured
 from tests.servers import require
 
@@ -299,3 +300,22 @@ def test_an_app_writes_through_a_pooler(managed: Managed, pooled: str, team: Cal
     assert app(name, "pool-memory")["events"] == 1
     assert app(name, "pool-memory", COUNT) == {"events": 1}
     kube.delete(MEMORY, "pool", name)
+
+
+def test_maintenance_of_a_memory_logs_in_as_its_own_role(managed: Managed, team: Callable[[], str], app: App) -> None:
+    """No login may work on all of them there, so each Memory has a CronJob of its own."""
+    name, kube = team(), managed.kube
+    kube.apply(managed.claim(name, "notes", retention={"ttlDays": 1}))
+    ready_memory(kube, name, "notes")
+    app(name, "notes-memory", OLD)
+    labels = {f"{GROUP}/claim-namespace": name, "app.kubernetes.io/component": "maintain"}
+    [source] = kube.until("its CronJob", lambda: kube.list("cronjobs", managed.namespace, labels) or None)
+    assert ended(kube, start(kube, source), managed.namespace)["code"] == 0
+    found = told(kube, name, "notes", "InSync", "True/InSync")
+    assert found["status"]["retention"]["deleted"] == 2500
+    assert [each for each in kube.list("cronjobs", managed.namespace) if _is_providers(each)] == []
+
+
+def _is_providers(cronjob: Body) -> bool:
+    labels = cronjob["metadata"]["labels"]
+    return labels["app.kubernetes.io/component"] == "maintain" and f"{GROUP}/claim-name" not in labels
