@@ -31,6 +31,7 @@ def test_a_short_run_gives_every_figure(monkeypatch: pytest.MonkeyPatch) -> None
         (function, "STARTS", 2),
         (provisioning, "ROUNDS", 2),
         (provisioning, "TOGETHER", 2),
+        (provisioning, "MAINTENANCE_RUNS", 1),
     ):
         monkeypatch.setattr(module, name, value)
     figures = [*function.measure(), *provisioning.measure()]
