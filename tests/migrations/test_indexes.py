@@ -44,13 +44,13 @@ def working(memory: Memory, *, work_mem: str = "64MB", seconds: float = 60) -> I
         yield Work(connection, admin, place, request, Deadline.in_seconds(seconds))
 
 
-def ignored(index: Index) -> None:
+def ignored(stands: dict[str, Index]) -> None:
     """Told that a build begins."""
-    assert index.state in {"building", "ready"}
+    assert {"building", "ready"} & {index.state for index in stands.values()}
 
 
-def refused(index: Index) -> None:
-    pytest.fail(f"nothing is to be built: {index}")
+def refused(stands: dict[str, Index]) -> None:
+    pytest.fail(f"nothing is to be built: {stands}")
 
 
 def looked_after(memory: Memory, *, work_mem: str = "64MB", seconds: float = 60) -> Index:
@@ -133,7 +133,8 @@ def test_exact_then_building_then_ready(any_database: Database, command: Command
     add(memory, 1, first=EARNED)
     told = []
 
-    def tell(index: Index) -> None:
+    def tell(stands: dict[str, Index]) -> None:
+        [index] = stands.values()
         told.append((index.state, index.reason, state(memory), built(memory)))
 
     with working(memory, work_mem="77MB") as work:
@@ -248,9 +249,9 @@ def test_an_index_with_another_operator_is_replaced(small: Memory) -> None:
     with owning(small) as connection:
         connection.execute(f"CREATE INDEX {NAME} ON memory_embeddings USING hnsw (embedding vector_l2_ops)".encode())
     with working(small) as work:
-        told: list[Index] = []
+        told: list[dict[str, Index]] = []
         [index] = indexes.look_after(work, told.append).values()
-    assert [each.state for each in told] == ["building"], "it was of no use"
+    assert [each["notes"].state for each in told] == ["building"], "it was of no use"
     assert (index.state, built(small)) == ("ready", HNSW)
 
 
@@ -262,7 +263,7 @@ def test_searches_use_the_old_index_until_it_is_replaced(small: Memory) -> None:
         )
     told: list[tuple[Index, str]] = []
     with working(small) as work:
-        indexes.look_after(work, lambda index: told.append((index, state(small))))
+        indexes.look_after(work, lambda stands: told.append((stands["notes"], state(small))))
     [(index, registered)] = told
     assert (index.state, registered) == ("ready", "ready")
     assert index.message.endswith("while another one is built in its place")
@@ -416,6 +417,10 @@ def test_a_shared_schema_has_one_index_for_those_that_earned_it(database: Databa
     few, many = shared(database, command, 0), shared(database, command, 1)
     add(few, EARNED - 1)
     add(many, EARNED)
+    told: list[dict[str, Index]] = []
+    with working(many) as work:
+        indexes.look_after(work, told.append)
+    assert [[each.state for each in stands.values()] for stands in told] == [["exact", "building"]]
     assert looked_after(many).state == "ready"
     assert looked_after(few) == Index("exact", "Exact", "searched exactly until there are 100 embeddings")
     assert (state(few), state(many), built(many)) == ("exact", "ready", HNSW)

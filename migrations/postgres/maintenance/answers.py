@@ -7,6 +7,7 @@ from typing import Any
 
 from migrations import log, report
 from migrations.errors import Code
+from migrations.postgres.maintenance.indexes import Index
 from migrations.postgres.maintenance.measure import Measure, rounded
 from migrations.request import ReportTarget
 
@@ -43,7 +44,7 @@ class Answer:
     def _last_retention(self) -> dict[str, Any]:
         return self._last("retention") or {"lastRun": None, "deleted": 0}
 
-    def index(self, found: Any) -> None:
+    def index(self, found: Index) -> None:
         """Notes how the index is: `state`, `reason`, `message`."""
         last = self._last("index")
         sizes = {key: last[key] for key in ("rows", "bytes") if key in last} if last else {}

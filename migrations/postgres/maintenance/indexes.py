@@ -96,12 +96,12 @@ class _Wanted:
         return alike and (self.method != "ivfflat" or self.lists < LISTS_OUTGROWN * index.lists)
 
 
-def look_after(work: Work, tell: Callable[[Index], None]) -> dict[str, Index]:
+def look_after(work: Work, tell: Callable[[dict[str, Index]], None]) -> dict[str, Index]:
     """Builds, replaces or drops the index as the homes' rows and claims say.
 
     Args:
         work: The place.
-        tell: Called before a build begins, which takes minutes.
+        tell: Called with how it stands before a build begins, which takes minutes.
 
     Returns:
         How it stands, by `Home.key`.
@@ -116,7 +116,7 @@ def look_after(work: Work, tell: Callable[[Index], None]) -> dict[str, Index]:
 
 
 class _Lifecycle:
-    def __init__(self, work: Work, tell: Callable[[Index], None]) -> None:
+    def __init__(self, work: Work, tell: Callable[[dict[str, Index]], None]) -> None:
         self.work = work
         self.tell = tell
         self.connection = work.connection
@@ -169,14 +169,14 @@ class _Lifecycle:
         if present and wanted.is_met_by(present):
             self._drop(NEXT)
         elif present is None:
-            self._settle(earned, "building")
-            self.tell(_BUILDING)
+            self.tell(self._settle(earned, "building"))
             self._build(NAME, wanted)
         else:
             usable = self._is_usable(present)
-            self._settle(earned, "ready" if usable else "building")
+            stands = self._settle(earned, "ready" if usable else "building")
             if not following:
-                self.tell(_REPLACING if usable else _BUILDING)
+                replacing = {home.key: _REPLACING for home in earned} if usable else {}
+                self.tell({**stands, **replacing})
                 self._build(NEXT, wanted)
             self._swap()
 

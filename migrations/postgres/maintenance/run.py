@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from migrations.deadline import Deadline
 from migrations.errors import Code, CommandError
 from migrations.postgres import ledger
 from migrations.postgres.connection import Admin, Connection, ConnectionLostError, explained, home_lock
-from migrations.postgres.maintenance import measure, partitions, places, retention
+from migrations.postgres.maintenance import indexes, measure, partitions, places, retention, vacuum
 from migrations.postgres.maintenance.answers import Answer
 from migrations.postgres.maintenance.places import Place, Work
 from migrations.postgres.names import lock_name
@@ -140,6 +140,8 @@ class _Run:
         self.answers = {home.key: Answer.after(home.report) for home in self.place.homes}
         self._step("partitions", self._partitions, locked=True)
         self._step("retention", self._retention, locked=True)
+        self._step("index", self._index)
+        self._step("vacuum", vacuum.look_after)
         self._step("measure", self._measure)
         for answer in self.answers.values():
             answer.publish()
@@ -187,6 +189,15 @@ class _Run:
         when = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         for home in self.place.homes:
             self.answers[home.key].retention(removed[home.dataset], when)
+
+    def _index(self, work: Work) -> None:
+        def tell(found: Mapping[str, indexes.Index]) -> None:
+            for key, index in found.items():
+                self.answers[key].index(index)
+                self.answers[key].publish()
+
+        for key, index in indexes.look_after(work, tell).items():
+            self.answers[key].index(index)
 
     def _measure(self, work: Work) -> None:
         for key, found in measure.take(work).items():
