@@ -16,6 +16,10 @@ CREDENTIALS_READY = "CredentialsReady"
 PROVISIONED = "Provisioned"
 BACKEND_READY = "BackendReady"
 REAPER_READY = "ReaperReady"
+MAINTENANCE_READY = "MaintenanceReady"
+INDEX_READY = "IndexReady"
+RETENTION_SCHEDULED = "RetentionScheduled"
+IN_SYNC = "InSync"
 
 # Not a reason: the delivery of that name.
 OBJECT = "Object"
@@ -295,19 +299,79 @@ def backend_not_ready(reason: str, message: str) -> Condition:
     return false(BACKEND_READY, reason, message)
 
 
-def reaper_waits() -> Condition:
-    """Say that the reaper has not looked yet."""
-    return true(REAPER_READY, "Waiting", "the reaper has not run yet with this spec: it runs every five minutes")
+def not_run_yet(kind: str, part: str, schedule: str) -> Condition:
+    """Say that a CronJob has not run since its request changed, which is no failure."""
+    return true(kind, "Waiting", f'the {part} has not run yet with this spec: its schedule is "{schedule}"')
 
 
-def reaper_works(found: str) -> Condition:
-    """Say what the reaper found."""
-    return true(REAPER_READY, "Available", found)
+def index_disabled(why: str) -> Condition:
+    """Say why there is to be no index."""
+    return true(INDEX_READY, "Disabled", why)
 
 
-def reaper_fails(reason: str, message: str) -> Condition:
-    """Say why the reaper does nothing, or not all."""
-    return false(REAPER_READY, reason, message)
+def index_not_earned(rows: int, there: int | None) -> Condition:
+    """Say with how many embeddings an index is built."""
+    now = "" if there is None else f" (about {there} now)"
+    message = f"searches are exact; an index is built when there are {rows} embeddings{now}"
+    return true(INDEX_READY, "Exact", message)
+
+
+def index_ready(said: str) -> Condition:
+    """Say that searches use the index."""
+    return true(INDEX_READY, "Ready", said or "searches use the index")
+
+
+def index_not_ready(reason: str, said: str) -> Condition:
+    """Say why searches are exact although they should not be."""
+    return false(INDEX_READY, reason, said or "searches are exact: the index cannot be used")
+
+
+def retention_on_hold() -> Condition:
+    """Say that nothing goes."""
+    return true(RETENTION_SCHEDULED, "OnHold", "spec.legalHold is true: nothing is removed, whatever its age")
+
+
+def retention_disabled() -> Condition:
+    """Say that nothing is ever removed."""
+    return true(RETENTION_SCHEDULED, "Disabled", "spec.retention.ttlDays is 0: rows are kept for ever")
+
+
+def retention_scheduled(days: int, schedule: str, deleted: int, when: str | None) -> Condition:
+    """Say what is removed when, and what was."""
+    last = f"; {_counted(deleted, 'row')} went on {when}" if when else ""
+    message = f'rows are removed after {_counted(days, "day")}, when maintenance runs ("{schedule}"){last}'
+    return true(RETENTION_SCHEDULED, "Scheduled", message)
+
+
+def retention_fails(said: str) -> Condition:
+    """Say why rows stay that should go."""
+    return false(RETENTION_SCHEDULED, "Failing", said)
+
+
+def never_checked(schedule: str, problem: str) -> Condition:
+    """Say that nobody has compared the backend with what it should be."""
+    why = f"maintenance has not come to it: {problem}" if problem else "maintenance has not run yet"
+    return false(IN_SYNC, "NeverChecked", f'{why}; it runs at "{schedule}"')
+
+
+def in_sync() -> Condition:
+    """Say that nobody has changed the backend."""
+    return true(IN_SYNC, "InSync", "tables, functions and rights are as this version makes them")
+
+
+def drifted(differences: Iterable[str], more: int, *, repairs: bool) -> Condition:
+    """Say how the backend differs, and what to do."""
+    rest = f"; and {more} more" if more else ""
+    remedy = (
+        "the provider's driftPolicy Repair could not put this back without a risk for data: do it by hand"
+        if repairs
+        else "put it back by hand, or set spec.maintenance.driftPolicy of the provider to Repair"
+    )
+    return false(IN_SYNC, "Drift", f"{'; '.join(differences)}{rest}: {remedy}")
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def cronjob_failed(cronjob: str, namespace: str) -> str:

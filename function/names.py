@@ -34,7 +34,7 @@ _REQUEST_KEY = re.compile(r"^request-([0-9a-f]{10})$")
 _JOB_KEY = re.compile(r"^(provision|probe)-([0-9a-f]{10})(?:-[1-9][0-9]*)?$")
 _OUR_KEY = re.compile(
     r"^(binding|binding-reader|request-[0-9a-f]{10}|provision-[0-9a-f]{10}-[1-9][0-9]*|probe-[0-9a-f]{6}([0-9a-f]{4})?"
-    r"|(report|report-role|report-binding|service-account|reaper|reaper-binding|reaper-cluster-binding)-[0-9a-f]{6}"
+    r"|(report|report-role|report-binding|service-account|reaper|reaper-binding|reaper-cluster-binding|maintenance)-[0-9a-f]{6}"
     r"|(cnpg-database|login|cnpg-(role|secret)-(owner|writer|reader|job|(rw|ro)-[ab]))-[0-9a-f]{6})$"
 )
 _LABEL_MAX = 63
@@ -154,6 +154,16 @@ def report(id12: str) -> str:
     return f"mem-{id12}-report"
 
 
+def maintenance(id12: str) -> str:
+    """Name of the CronJob that looks after one Memory's data."""
+    return f"mem-{id12}-maintenance"
+
+
+def hourly(whose: str) -> str:
+    """Give a cron schedule of once an hour, at a minute that follows from whose it is: not all begin at once."""
+    return f"{int(digest('hourly', whose), 16) % 60} * * * *"
+
+
 def cnpg_object(role: str) -> str:
     """Name the object of CloudNativePG that stands for a role, or a database, of a Memory."""
     return role.replace("_", "-")
@@ -175,7 +185,7 @@ def role_stamp(identity: str, database: str) -> str:
 
 
 def provider_object(provider: str, *suffix: str) -> str:
-    """Name of an object that belongs to a provider: ServiceAccount, probe, report."""
+    """Name of an object that belongs to a provider: ServiceAccount, probe, report, reaper, maintenance."""
     return "-".join([f"memory-provider-{digest('provider', provider)}", *suffix])
 
 

@@ -2,7 +2,7 @@
 
 On a cluster a provider is probed every five minutes, so a repaired server is noticed by itself. Here nothing runs
 between two calls of `up`, and a provider that answers need not be asked again. Its reaper asks an API server which
-Memories exist, and here is none: it stays as it is.
+Memories exist, and maintenance writes to each one's report there; here is none, so these stay as they are.
 """
 
 import copy
@@ -13,7 +13,7 @@ from memoryctl.cluster import Cluster
 from memoryctl.crossplane import ready
 from memoryctl.objects import Object, is_true, key_of, now
 
-NEED_A_CLUSTER = {"reap"}
+NEED_A_CLUSTER = {"reap", "maintain"}
 
 
 def tick(cluster: Cluster) -> None:

@@ -32,6 +32,8 @@ PREFIX_LENGTH = 57
 # Crossplane's own fields of a claim; all but those that choose the Composition stay with the claim.
 KEPT_BY_CLAIM = set(MACHINERY) - {"compositionRef", "compositionSelector"}
 SYSTEM_CONDITIONS = ("Synced", "Ready")
+# How a Memory's data is looked after, which keeps it from nothing.
+UPKEEP_CONDITIONS = ("IndexReady", "RetentionScheduled", "InSync")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,7 +203,8 @@ def complaint(composite: Mapping[str, Any]) -> str:
     A Memory that works stays Ready while something that was asked of it is refused: that is a complaint too.
     """
     found = composite.get("status", {}).get("conditions", [])
-    told = [one for one in found if one["type"] not in SYSTEM_CONDITIONS and one["status"] != "True"]
+    others = (*SYSTEM_CONDITIONS, *UPKEEP_CONDITIONS)
+    told = [one for one in found if one["type"] not in others and one["status"] != "True"]
     if not is_true(composite, "Synced"):
         told = [condition(composite, "Synced")]
     elif not told and not is_true(composite, "Ready"):

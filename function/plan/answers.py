@@ -16,25 +16,27 @@ if TYPE_CHECKING:
 _LONGEST_MESSAGE = 2000
 
 
-class _Said(BaseModel):
+class Said(BaseModel):
+    """Base of what is read from a report: a later image may say more."""
+
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel)
 
 
-class Module(_Said):
+class Module(Said):
     """An installed module and its newest migration."""
 
     name: Annotated[str, Field(max_length=63)]
     version: Annotated[str, Field(max_length=63, coerce_numbers_to_str=True)]
 
 
-class Server(_Said):
+class Server(Said):
     """What a backend is."""
 
     version: Annotated[str, Field(max_length=253)] = ""
     capabilities: Annotated[tuple[Annotated[str, Field(max_length=253)], ...], Field(max_length=64)] = ()
 
 
-class Answer(_Said):
+class Answer(Said):
     """An answer, or the empty one when there is none for the hash in question.
 
     Attributes:
@@ -64,7 +66,10 @@ class Answer(_Said):
 
     @classmethod
     def read(
-        cls, observed: Mapping[str, Any] | None, key: Literal["provision", "probe", "reap"], content_hash: str
+        cls,
+        observed: Mapping[str, Any] | None,
+        key: Literal["provision", "probe", "reap", "maintain"],
+        content_hash: str,
     ) -> Self:
         """Read the answer to one request; another request's answer, or one that cannot be read, is none."""
         text = ((observed or {}).get("data") or {}).get(key)

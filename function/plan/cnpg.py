@@ -7,7 +7,7 @@ fail for that: then the object's label changes, which makes it look at once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -203,13 +203,20 @@ class Roles:
         """Every object whose turn it is, and every one that is there."""
         if self.wish.is_frozen:
             there = filter(names.is_cnpg, self.observed)
-            return {name: each for key in there for name, each in kept(self.observed, key).items()}
+            return {name: self._spared(each) for key in there for name, each in kept(self.observed, key).items()}
         login = secret.login(self.owner, self.login_secret, self.job, self.credentials.password)
         secrets = {**self._secrets, self.login_key: login}
         made = {key: Resource(body, ready=self._holds(key, body)) for key, body in secrets.items()}
         for key, part in self._parts.items():
             made |= self._object(key, part)
         return {**self._still_read(), **made}
+
+    def _spared(self, kept: Resource) -> Resource:
+        """A database that is to outlive its claim does so from now on: nobody waits for a Job to say so."""
+        body = kept.body
+        if body["kind"] != "Database" or self.wish.drops:
+            return kept
+        return replace(kept, body={**body, "spec": {**body["spec"], "databaseReclaimPolicy": "retain"}})
 
     def _object(self, key: str, part: _Part) -> dict[str, Resource]:
         if not self._is_due(part):

@@ -91,10 +91,26 @@ def reap(backend: Backend, provider: Provider, report: str) -> dict[str, Any]:
     """What a reaper needs to know: who it is, where it may look, and how long it waits."""
     return {
         **probe(backend, report),
-        "claim": {"namespace": provider.claim[0], "name": provider.claim[1]} if provider.claim else None,
+        "claim": _claim(provider),
         "deletionGraceSeconds": provider.spec.deletion_grace_seconds,
         "approved": provider.approved,
     }
+
+
+def maintain(backend: Backend, provider: Provider, report: str, memory: Mapping[str, str] | None) -> dict[str, Any]:
+    """What maintenance needs to know; `memory` is the only one that it looks after, None where it does after all."""
+    wanted = provider.spec.maintenance
+    return {
+        **probe(backend, report),
+        "claim": _claim(provider),
+        "driftPolicy": wanted.drift_policy,
+        "workMem": wanted.work_mem,
+        "memory": memory,
+    }
+
+
+def _claim(provider: Provider) -> dict[str, str] | None:
+    return {"namespace": provider.claim[0], "name": provider.claim[1]} if provider.claim else None
 
 
 def _canonical(body: Mapping[str, Any]) -> str:

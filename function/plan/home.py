@@ -10,7 +10,10 @@ from function import conditions, names
 from function.credentials import Login
 from function.plan import attempts, cnpg, document, jobs
 from function.plan.answers import Answer
+from function.plan.findings import STATUS as FOUND
+from function.plan.findings import Findings, Upkeep
 from function.plan.kept import BUSY_SECONDS, CONVERGING_SECONDS, STABLE_SECONDS, kept, ready_when_observed
+from function.plan.maintenance import OwnMaintenance, schedule
 from function.resources import job, report, secret
 from function.resources.metadata import Owner
 from function.state import Manifest, Resource
@@ -155,7 +158,7 @@ class Home:
             logins=self.logins,
             database=self.database,
             has_vectors=spec.embeddings.enabled,
-            drops=spec.deletion_policy == "Delete",
+            drops=spec.deletion_policy == "Delete" and not spec.legal_hold,
             has_home=self.subject.has_home,
             is_provisioned=decision.phase == "Complete",
             is_frozen=any(each != self.document.hash for each in at_work),
@@ -175,7 +178,41 @@ class Home:
         roles = self._roles(decision)
         made = ready_when_observed(observed, {**self._report(roles), **self._bindings(decision)})
         login = roles.login_secret if roles else self.backend.admin_secret
-        return {**made, **(roles.resources() if roles else {}), **self._jobs(decision, login)}
+        for more in (roles.resources() if roles else {}, self._jobs(decision, login), self._maintenance(decision)):
+            made |= more
+        return made
+
+    def _maintenance(self, decision: Decision) -> dict[str, Resource]:
+        """Its own CronJob, where the provider can have none for all; it logs in as Jobs do."""
+        roles = self._roles(decision)
+        if roles is None:
+            return {}
+        if roles.wish.is_frozen:
+            return self._own_maintenance.kept()
+        # Not before the app has what it waits for: each change of what is composed is work for Crossplane.
+        is_provisioned = decision.phase == "Complete" and self.is_handed_out
+        return self._own_maintenance.resources(roles.login_secret, is_provisioned=is_provisioned)
+
+    @cached_property
+    def _own_maintenance(self) -> OwnMaintenance:
+        provider = self.found.provider
+        return OwnMaintenance(self.owner, self.settings, provider, self.backend, self.subject, self.database)
+
+    @cached_property
+    def _upkeep(self) -> Upkeep:
+        """What is meant to be looked after, and what was found."""
+        provider, own = self.found.provider, self._own_maintenance if self.backend.cluster else None
+        return Upkeep(
+            self.subject.spec,
+            Findings.read(self.subject.inputs.observed.get(self._placed["report"])),
+            provider.spec.maintenance,
+            own.schedule if own else schedule(provider, provider.name),
+            own.failed if own else "",
+        )
+
+    def upkeep(self) -> tuple[Condition, ...]:
+        """How the data is looked after; whatever it says, the Memory serves."""
+        return self._upkeep.conditions()
 
     def pace(self, decision: Decision, *, settled: bool) -> int:
         """How many seconds an answer holds."""
@@ -303,7 +340,8 @@ class Home:
 
     def status(self, decision: Decision) -> dict[str, Any]:
         """The status: what is applied changes only with a complete Job."""
-        noted = dict(self.subject.status)
+        noted = {key: each for key, each in self.subject.status.items() if key not in FOUND}
+        noted |= self._upkeep.found.status(self.subject.spec)
         note = attempts.noted(decision, self.situation, self._job_name(decision))
         noted |= {"provider": self.found.pin(self.backend), "provision": dict(note)}
         noted["delivery"] = self.settings.delivery

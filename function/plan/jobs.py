@@ -24,7 +24,7 @@ def service_account(settings: MemoryInput, provider: Provider) -> str:
 
 
 def task(  # noqa: PLR0913 - each is another Secret, and all are names
-    command: Literal["provision", "probe", "reap"],
+    command: Literal["provision", "probe", "reap", "maintain"],
     settings: MemoryInput,
     provider: Provider,
     *,

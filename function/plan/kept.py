@@ -70,6 +70,12 @@ def events(inputs: Inputs, stands: Iterable[Condition]) -> tuple[Event, ...]:
     )
 
 
+def transitions(inputs: Inputs, stands: Iterable[Condition]) -> tuple[Event, ...]:
+    """Give an event for each condition that the composite carries otherwise; none where nobody waits for the first."""
+    known = (each for each in stands if conditions.observed(inputs.composite, each.type))
+    return events(inputs, known)
+
+
 def _is_ready(observed: Mapping[str, Any]) -> bool:
     if observed["kind"] in {"DatabaseRole", "Database"}:
         return readiness.cnpg(observed).phase == "Applied"

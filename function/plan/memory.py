@@ -12,7 +12,7 @@ from function.errors import InvalidSpec
 from function.model import Memory, MemoryInput, spec_of
 from function.plan import attempts, cnpg, lookup, rotation
 from function.plan.home import Home, provider_condition
-from function.plan.kept import CONVERGING_SECONDS, events, project_kept
+from function.plan.kept import CONVERGING_SECONDS, events, project_kept, transitions
 from function.plan.rotation import Rotation
 from function.plan.subject import STATUS, Subject
 from function.state import Plan
@@ -72,16 +72,16 @@ def _compose(subject: Subject, settings: MemoryInput, asked: list[Requirement], 
     _check_wishes(home.backend, subject.spec)
     decision = home.gated(attempts.decide(subject.attempts, home.situation))
     resources = home.resources(decision)
-    stands = (*said, *home.conditions(decision))
+    stands, upkeep = (*said, *home.conditions(decision)), home.upkeep()
     # Between the steps of a rotation too, where Crossplane copies the Secret for the app: it does so only then.
     is_rotated = home.is_rotated or subject.is_copied
     ready = decision.phase == "Complete" and is_rotated and home.is_handed_out
     return Plan(
         resources=resources,
-        conditions=stands,
+        conditions=(*stands, *upkeep),
         status=home.status(decision),
         ready=ready,
-        events=events(subject.inputs, stands),
+        events=(*events(subject.inputs, stands), *transitions(subject.inputs, upkeep)),
         requirements=tuple(asked),
         connection_details=home.connection_details(decision),
         ttl_seconds=home.pace(decision, settled=ready and all(each.status for each in stands)),

@@ -1,4 +1,4 @@
-"""The plan for an `XMemoryProvider`: probe its backend and publish what the probe found, and have its homes reaped."""
+"""The plan for an `XMemoryProvider`: probe its backend, publish what it says, and have its homes looked after."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from function.model import MemoryInput
 from function.plan import cnpg, document, jobs, lookup
 from function.plan.answers import Answer
 from function.plan.kept import CONVERGING_SECONDS, STABLE_SECONDS, events, kept, project_kept, ready_when_observed
+from function.plan.maintenance import Maintenance
 from function.plan.reaper import Reaper
 from function.resources import job, report, secret
 from function.resources.metadata import Owner
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from function.backends.base import Backend
     from function.conditions import Condition
     from function.plan.document import Document
+    from function.plan.periodic import Periodic
 
 _STATUS = ("type", "endpoint", "version", "capabilities", "caBundle")
 _REASONS = {10: "ExtensionMissing", 13: "PermissionDenied", 20: "InvalidSpec"}
@@ -61,7 +63,7 @@ class Probe:
 
     def plan(self) -> Plan:
         """Say everything."""
-        stands = (self.condition(), *self._reaper.conditions())
+        stands = (self.condition(), *(said for each in self._periodic for said in each.conditions()))
         return Plan(
             resources=self.resources(),
             conditions=stands,
@@ -97,16 +99,19 @@ class Probe:
         made: dict[str, Manifest] = {
             **report.objects(self.owner, name, account, keys, observed),
             names.request_key(self.document.hash): self._request(),
-            self._placed("probe"): job.cronjob(self.owner, self._name("probe"), self._task),
+            self._placed("probe"): job.cronjob(self.owner, self._name("probe"), self._task, job.EVERY_FIVE_MINUTES),
         }
         if account == self._name():
             made[self._placed("service-account")] = report.service_account(self.owner, account)
-        made |= self._reaper.objects(account)
+        for each in self._periodic:
+            made |= each.objects()
         return {**ready_when_observed(observed, made), **self._first_answer()}
 
     @cached_property
-    def _reaper(self) -> Reaper:
-        return Reaper(self.inputs, self.settings, self.provider, self.backend, self.owner)
+    def _periodic(self) -> tuple[Periodic, ...]:
+        """What comes again beside the probe itself."""
+        kinds = (Reaper, Maintenance)
+        return tuple(each(self.inputs, self.settings, self.provider, self.backend, self.owner) for each in kinds)
 
     def _first_answer(self) -> dict[str, Resource]:
         key, observed = names.probe_key(self.document.hash), self.inputs.observed

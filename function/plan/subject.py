@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from function import conditions, delivery, names
-from function.plan import attempts, document, lookup
+from function.plan import attempts, document, findings, lookup
 from function.plan.rotation import Applied, Before, latest
 from function.resources import secret
 
@@ -30,6 +30,7 @@ STATUS = (
     "provision",
     "modules",
     "credentials",
+    *findings.STATUS,
 )
 
 

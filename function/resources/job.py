@@ -14,9 +14,13 @@ if TYPE_CHECKING:
 
 CONTAINER = "migrations"
 MOUNT = "/memory"
-PROBE_SCHEDULE = "*/5 * * * *"
-# What comes again every five minutes, with one attempt each time.
-_PERIODIC_DEADLINES = {"probe": 120, "reap": 240}
+EVERY_FIVE_MINUTES = "*/5 * * * *"
+# What comes again has one attempt each time, and ends before the next one is due.
+_PERIODIC_DEADLINES = {"probe": 120, "reap": 240, "maintain": 3300}
+# A run that could not start in time (the one before went on, the controller was away) is made up for. What comes every
+# five minutes comes again soon enough; what comes once a day does not.
+_STARTING_DEADLINES = {"maintain": 3600}
+_DEFAULT_STARTING_DEADLINE_SECONDS = 200
 _DEFAULT_DEADLINE_SECONDS = 900
 _DEFAULT_RESOURCES = {
     "requests": {"cpu": "50m", "memory": "96Mi"},
@@ -30,7 +34,7 @@ class Task:
     """One run of the migrations image.
 
     Attributes:
-        command: Its command: `provision`, `probe` or `reap`.
+        command: Its command: `provision`, `probe`, `reap` or `maintain`.
         image: The image.
         jobs: The provider's wishes, over the Composition's.
         service_account: Whose token writes the report.
@@ -49,9 +53,11 @@ class Task:
 
     @property
     def deadline(self) -> int:
-        """Seconds that a run may take."""
-        periodic = _PERIODIC_DEADLINES.get(self.command)
-        return periodic or self.jobs.active_deadline_seconds or _DEFAULT_DEADLINE_SECONDS
+        """Seconds that a run may take; to build an index takes long, so there a wish can only be for more."""
+        periodic, wanted = _PERIODIC_DEADLINES.get(self.command), self.jobs.active_deadline_seconds
+        if periodic and self.command == "maintain":
+            return max(periodic, wanted or 0)
+        return periodic or wanted or _DEFAULT_DEADLINE_SECONDS
 
 
 def job(owner: Owner, name: str, task: Task) -> dict[str, Any]:
@@ -60,18 +66,18 @@ def job(owner: Owner, name: str, task: Task) -> dict[str, Any]:
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": _job_spec(owner, task)}
 
 
-def cronjob(owner: Owner, name: str, task: Task) -> dict[str, Any]:
-    """Give a CronJob that runs a task every five minutes, never two at once."""
+def cronjob(owner: Owner, name: str, task: Task, schedule: str) -> dict[str, Any]:
+    """Give a CronJob that runs a task again and again, never two at once."""
     return {
         "apiVersion": "batch/v1",
         "kind": "CronJob",
         "metadata": owner.metadata(name, task.command),
         "spec": {
-            "schedule": PROBE_SCHEDULE,
+            "schedule": schedule,
             "concurrencyPolicy": "Forbid",
             "successfulJobsHistoryLimit": 1,
             "failedJobsHistoryLimit": 1,
-            "startingDeadlineSeconds": 200,
+            "startingDeadlineSeconds": _STARTING_DEADLINES.get(task.command, _DEFAULT_STARTING_DEADLINE_SECONDS),
             "jobTemplate": {"metadata": {"labels": owner.labels(task.command)}, "spec": _job_spec(owner, task)},
         },
     }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from migrations.request import ProvisionRequest
+from migrations.request import MaintainRequest, ProvisionRequest
 from tests.function.examples import FOLDERS, UPDATE, Example
 from tests.function.harness import Answer, asked, secret_entries
 from tests.schemas import ROOT, catalog
@@ -98,4 +98,5 @@ def test_request_document_is_what_the_image_reads(example: Example) -> None:
     read = [*example.answers()["first"].resources.items(), *example.observed().items()]
     for key, body in read:
         if key.startswith("request-"):
-            ProvisionRequest.model_validate_json(secret_entries(asked(body))["request.json"])
+            text = secret_entries(asked(body))["request.json"]
+            (MaintainRequest if "driftPolicy" in text else ProvisionRequest).model_validate_json(text)

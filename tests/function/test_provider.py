@@ -36,14 +36,18 @@ def test_first_answer_comes_from_a_job_and_later_ones_from_a_cronjob() -> None:
     answer = run(asked)
     kinds = sorted(body["kind"] for body in answer.resources.values())
     assert kinds == [
-        *("ClusterRoleBinding", "ConfigMap", "CronJob", "CronJob", "Job", "Role", "RoleBinding"),
-        *("Secret", "Secret", "ServiceAccount"),
+        *("ClusterRoleBinding", "ConfigMap", "CronJob", "CronJob", "CronJob", "Job", "Role", "RoleBinding"),
+        *("Secret", "Secret", "Secret", "ServiceAccount"),
     ]
     assert answer.conditions["BackendReady"] == (False, "Probing")
-    cronjob = answer.resources[_key(answer.resources, "CronJob")]
+    cronjob = answer.resources[_probe(answer.resources)]
     assert cronjob["spec"]["schedule"] == "*/5 * * * *"
     assert cronjob["spec"]["jobTemplate"]["spec"]["backoffLimit"] == 0, "one attempt"
     assert not answer.ready
+
+
+def _probe(resources: Mapping[str, Object]) -> str:
+    return next(key for key, body in resources.items() if body["kind"] == "CronJob" and key.startswith("probe-"))
 
 
 def _key(resources: Mapping[str, Object], kind: str) -> str:
@@ -86,7 +90,7 @@ def test_a_ca_that_was_published_stays_until_there_is_a_newer_one() -> None:
 
 def test_a_probe_that_did_not_succeed_makes_the_answer_stale() -> None:
     settled = _answered(provider_world(provider(ready=False)))
-    key = _key(settled.observed, "CronJob")
+    key = _probe(settled.observed)
     for status, reason in (
         ({"lastScheduleTime": "2026-01-01T00:05:00Z", "lastSuccessfulTime": "2026-01-01T00:05:07Z"}, "Available"),
         ({"lastScheduleTime": "2026-01-01T00:05:00Z", "active": [{"name": "x"}]}, "Available"),

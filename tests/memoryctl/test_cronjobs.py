@@ -21,11 +21,11 @@ def cronjob(name: str, command: str, owner: Object) -> Object:
     }
 
 
-def test_a_tick_probes_a_provider_that_is_not_ready_and_reaps_nothing(tmp_path: Path) -> None:
-    """Here is no API server that a reaper could ask which Memories exist."""
+def test_a_tick_probes_a_provider_that_is_not_ready_and_nothing_else(tmp_path: Path) -> None:
+    """Here is no API server that a reaper could ask which Memories exist, or that has maintenance's reports."""
     cluster = Cluster(tmp_path)
     provider = cluster.apply({"apiVersion": VERSION, "kind": "XMemoryProvider", "metadata": {"name": "pg"}, "spec": {}})
-    for name in ("probe", "reap"):
+    for name in ("probe", "reap", "maintain"):
         cluster.apply(cronjob(name, name, provider))
     cronjobs.tick(cluster)
     started = cluster.list("batch/v1", "Job")
