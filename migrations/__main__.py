@@ -16,6 +16,7 @@ from migrations.errors import Code, CommandError
 from migrations.postgres.connection import Admin
 from migrations.postgres.maintenance.run import maintain
 from migrations.postgres.names import names_for
+from migrations.postgres.plan import plan
 from migrations.postgres.probe import knock, probe
 from migrations.postgres.provision import load_admin, provision
 from migrations.postgres.reap import reap
@@ -44,11 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code, see `migrations.errors.Code`; `probe`, `maintain` and `reap` give 0 whenever they could write
-        their answer: the next run comes by itself, and the answer says what is wrong.
+        their answer: the next run comes by itself, and the answer says what is wrong. `plan` gives 0 when it could
+        look, whatever `provision` would do then.
     """
     parser = _Parser(prog="python -m migrations", description="Prepares a backend for one Memory.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     commands.add_parser("provision", help="make the home of a Memory what its request says")
+    commands.add_parser("plan", help="say what provision would do, as JSON on standard output, and change nothing")
     commands.add_parser("probe", help="say what the backend is and what it lets us do")
     commands.add_parser("maintain", help="retention, indexes, dead rows and drift of every home of a provider")
     commands.add_parser("reap", help="close the logins of Memories that are gone, and drop what may be dropped")
@@ -65,6 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.write("unexpected error", error=type(error).__name__, where=traceback.format_tb(error.__traceback__))
         message = f"unexpected {type(error).__name__}: this is a fault of the migrations image, see the Job's log"
         answer = _failed(raw, CommandError(Code.JOB_FAILED, message))
+    if command == "plan":
+        sys.stdout.write(f"{answer.to_json()}\n")
+        return answer.code
     written = report.publish(command, answer.to_json(), _target(raw))
     if command in {"probe", "maintain", "reap"}:
         return Code.SUCCEEDED if written else Code.JOB_FAILED
@@ -76,6 +82,12 @@ def _provision(raw: Any, directory: Path) -> Report:
     request = parse(raw, ProvisionRequest)
     done = provision(request, load_admin(request, directory), deadline)
     return Report(request.hash, Code.SUCCEEDED, f'schema "{request.dataset.home}" is ready', details=asdict(done))
+
+
+def _plan(raw: Any, directory: Path) -> Report:
+    request = parse(raw, ProvisionRequest)
+    made = plan(request, load_admin(request, directory))
+    return Report(request.hash, Code.SUCCEEDED, made.message, details=asdict(made))
 
 
 def _probe(raw: Any, directory: Path) -> Report:
@@ -150,7 +162,7 @@ def _deadline() -> Deadline:
         raise CommandError(Code.BAD_REQUEST, msg) from None
 
 
-_COMMANDS = {"provision": _provision, "probe": _probe, "maintain": _maintain, "reap": _reap}
+_COMMANDS = {"provision": _provision, "plan": _plan, "probe": _probe, "maintain": _maintain, "reap": _reap}
 
 if __name__ == "__main__":
     termination.run(main)

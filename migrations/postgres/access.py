@@ -90,20 +90,34 @@ def repair(connection: Connection, request: ProvisionRequest, names: Names) -> N
     its own hand stays.
     """
     check(connection, request.access)
-    wanted = set(_wanted(request.access, names))
-    noted = {(group, member) for group, member in _noted(connection, request.home).items() if member}
-    held = _held(connection, names)
-    statements: list[sql.Composable] = [each.granted() for each in sorted(wanted - held, key=str)]
-    for group, member in sorted(noted - {(_key(each.group, names), each.member) for each in wanted}):
-        role = names.writer if group == "writer" else names.reader
-        if any((each.group, each.member) == (role, member) for each in held):
-            statements.append(sql.SQL("REVOKE {} FROM {}").format(sql.Identifier(role), sql.Identifier(member)))
+    joining, leaving = differences(connection, request, names)
+    statements: list[sql.Composable] = [each.granted() for each in joining]
+    statements += [
+        sql.SQL("REVOKE {} FROM {}").format(sql.Identifier(group), sql.Identifier(member)) for group, member in leaving
+    ]
     if statements:
         connection.execute(sql.SQL(";\n").join(statements))
-    granted = {_key(each.group, names): each.member for each in wanted}
-    if granted != _noted(connection, request.home):
+    granted = {_key(each.group, names): each.member for each in _wanted(request.access, names)}
+    if granted != noted_roles(connection, request.home):
         query = "UPDATE memory_ledger.homes SET granted = %s WHERE home = %s"
         connection.execute(query, [Jsonb(granted), request.home])
+
+
+def differences(
+    connection: Connection, request: ProvisionRequest, names: Names
+) -> tuple[list[Membership], list[tuple[str, str]]]:
+    """Gives the memberships that are missing, and group and member of those that we granted and nobody wants now."""
+    wanted = set(_wanted(request.access, names))
+    noted = {(group, member) for group, member in noted_roles(connection, request.home).items() if member}
+    held = _held(connection, names)
+    unwanted = noted - {(_key(each.group, names), each.member) for each in wanted}
+    groups = {"writer": names.writer, "reader": names.reader}
+    leaving = [
+        (groups[group], member)
+        for group, member in sorted(unwanted)
+        if any((each.group, each.member) == (groups[group], member) for each in held)
+    ]
+    return sorted(wanted - held, key=str), leaving
 
 
 def grant(connection: Connection, request: ProvisionRequest, names: Names, extension_schema: str) -> None:
@@ -111,7 +125,7 @@ def grant(connection: Connection, request: ProvisionRequest, names: Names, exten
     check(connection, request.access)
     access, schema = request.access, request.dataset.home
     wanted = {"reader": access.reader_role, "writer": access.writer_role}
-    noted = _noted(connection, request.home)
+    noted = noted_roles(connection, request.home)
     for group, role in noted.items():
         # One that is gone from the server has no rights any more.
         if role != wanted.get(group) and _read(connection, role) is not None:
@@ -135,7 +149,8 @@ def _key(group: str, names: Names) -> str:
     return "writer" if group == names.writer else "reader"
 
 
-def _noted(connection: Connection, home: str) -> dict[str, str]:
+def noted_roles(connection: Connection, home: str) -> dict[str, str]:
+    """Gives the roles of others that we gave the rights of a group, by `reader` and `writer`."""
     row = connection.execute("SELECT granted FROM memory_ledger.homes WHERE home = %s", [home]).fetchone()
     return dict(row[0]) if row else {}
 

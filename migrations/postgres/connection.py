@@ -74,6 +74,8 @@ class Admin:
     # Where its sessions are, unless that is the provider's database, and the role that they act as from the start.
     database: str = ""
     role: str = ""
+    # Whether PostgreSQL is to refuse every write of its sessions.
+    read_only: bool = False
 
     @classmethod
     def load(cls, provider: Provider, directory: Path, database: str = "", role: str = "") -> "Admin":
@@ -119,7 +121,7 @@ class Admin:
                 password=self.password,
                 passfile=os.devnull,
                 require_auth="scram-sha-256",
-                target_session_attrs="read-write",
+                target_session_attrs="primary" if self.read_only else "read-write",
                 connect_timeout=CONNECT_SECONDS,
                 application_name="memory-migrations",
                 options=" ".join(f"-c {name}={value}" for name, value in self._options().items()),
@@ -131,8 +133,9 @@ class Admin:
             raise self._refused(database or provider.database, str(error).strip()) from None
 
     def _options(self) -> dict[str, str]:
+        read_only = {"default_transaction_read_only": "on"} if self.read_only else {}
         # As a setting of the session RESET ROLE goes back to it.
-        return {**OPTIONS, "role": self.role} if self.role else OPTIONS
+        return OPTIONS | read_only | ({"role": self.role} if self.role else {})
 
     def _root_certificates(self) -> str | None:
         """Gives the file to verify the server against: the provider's CA, or what this system trusts.

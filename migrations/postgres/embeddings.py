@@ -1,6 +1,7 @@
 """How vectors are stored: type, operator, and what may change once there are some."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from psycopg import sql
 
@@ -59,27 +60,14 @@ def adjust(connection: Connection, request: ProvisionRequest, extension_schema: 
     Raises:
         CommandError: DIMENSION_CONFLICT naming both values; no row is touched.
     """
-    stored = _read(connection, request)
-    wanted = request.embeddings
+    stored = differing(connection, request)
     if stored is None:
         return
-    if stored.metric is not None and stored.metric != wanted.metric:
-        raise _fixed(metric=(stored.metric, wanted.metric))
-    kind = vector_type(wanted)
-    if stored.dimension == wanted.dimension:
-        if stored.type != kind:
-            raise _fixed(storage=(STORAGE[stored.type], STORAGE[kind]))
-        return
+    wanted, kind = request.embeddings, vector_type(request.embeddings)
     table = sql.Identifier(request.dataset.home, "memory_embeddings")
     # Nobody may write the first row between the look and the change.
     connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(table))
-    if fetch_value(connection, sql.SQL("SELECT EXISTS (SELECT FROM {})").format(table).as_string()):
-        msg = (
-            f"embeddings.dimension {wanted.dimension} differs from {stored.dimension}, the dimension of the embeddings "
-            f'in schema "{request.dataset.home}": set it back to {stored.dimension}, or use another Memory for the new '
-            "model; nothing was changed"
-        )
-        raise CommandError(Code.DIMENSION_CONFLICT, msg)
+    check_empty(connection, request, stored)
     statement = sql.SQL("DROP INDEX IF EXISTS {}; ALTER TABLE {} ALTER COLUMN embedding TYPE {}({})").format(
         sql.Identifier(request.dataset.home, "memory_embeddings_vector_idx"),
         table,
@@ -87,6 +75,42 @@ def adjust(connection: Connection, request: ProvisionRequest, extension_schema: 
         sql.Literal(wanted.dimension),
     )
     connection.execute(statement)
+
+
+def differing(connection: Connection, request: ProvisionRequest) -> Stored | None:
+    """Gives the table when its dimension is another than the request's, None when nothing is to be changed.
+
+    Raises:
+        CommandError: DIMENSION_CONFLICT when metric or storage, which are fixed, are other than the request's.
+    """
+    stored = _read(connection, request)
+    wanted = request.embeddings
+    if stored is None:
+        return None
+    if stored.metric is not None and stored.metric != wanted.metric:
+        raise _fixed(metric=(stored.metric, wanted.metric))
+    kind = vector_type(wanted)
+    if stored.dimension != wanted.dimension:
+        return stored
+    if stored.type != kind:
+        raise _fixed(storage=(STORAGE[stored.type], STORAGE[kind]))
+    return None
+
+
+def check_empty(connection: Connection, request: ProvisionRequest, stored: Stored) -> None:
+    """Refuses another dimension than that of the embeddings that are there.
+
+    Raises:
+        CommandError: DIMENSION_CONFLICT naming both values.
+    """
+    wanted, table = request.embeddings, sql.Identifier(request.dataset.home, "memory_embeddings")
+    if fetch_value(connection, sql.SQL("SELECT EXISTS (SELECT FROM {})").format(table).as_string()):
+        msg = (
+            f"embeddings.dimension {wanted.dimension} differs from {stored.dimension}, the dimension of the embeddings "
+            f'in schema "{request.dataset.home}": set it back to {stored.dimension}, or use another Memory for the new '
+            "model; nothing was changed"
+        )
+        raise CommandError(Code.DIMENSION_CONFLICT, msg)
 
 
 def _read(connection: Connection, request: ProvisionRequest) -> Stored | None:
@@ -113,6 +137,15 @@ def _fixed(**differing: tuple[str, str]) -> CommandError:
         f"set it back to {stored}, or use another Memory; nothing was changed"
     )
     return CommandError(Code.DIMENSION_CONFLICT, msg)
+
+
+def registered(connection: Connection, request: ProvisionRequest) -> dict[str, Any]:
+    """Gives the registry row of the home's dataset by column, empty when there is none; runs as the owner."""
+    table = sql.Identifier(request.dataset.home, "memory_datasets").as_string()
+    if not fetch_value(connection, "SELECT to_regclass(%s)", table):
+        return {}
+    query = sql.SQL("SELECT to_jsonb(d) FROM {} d WHERE dataset = %s").format(sql.SQL(table))
+    return dict(fetch_value(connection, query.as_string(), request.dataset.name) or {})
 
 
 def register(connection: Connection, request: ProvisionRequest) -> None:

@@ -39,12 +39,11 @@ def take(connection: Connection, admin: Admin, request: ProvisionRequest, names:
     if giver is None or giver == request.identity or not ledger.exists(connection):
         return False
     ledger.extend(connection)
-    theirs = names_for(giver, request.provider.database, request.dataset.home, request.provider.isolation)
     with connection.transaction():
-        found = ledger.find(connection, request, theirs)
-    if found.by_home is None or found.by_home.identity != giver:
+        waiting = due(connection, request, ledger.HOMES)
+    if waiting is None:
         return False
-    ledger.judge_handover(found, request, theirs)
+    theirs, found = waiting
     log.step("hand-over:close")
     home = drop.Home(request.home, giver, request.provider.isolation, request.dataset.home, request.dataset.name)
     drop.close_logins(connection, home, deadline)
@@ -55,6 +54,28 @@ def take(connection: Connection, admin: Admin, request: ProvisionRequest, names:
     else:
         retrying(connection, deadline, partial(_transfer, connection, request, names, theirs, standing=found.exists))
     return True
+
+
+def due(connection: Connection, request: ProvisionRequest, homes: sql.Composable) -> tuple[Names, ledger.Found] | None:
+    """Gives the giver's names and what stands there when `take` has something to take, None when it has not.
+
+    Args:
+        connection: As of `take`, in a transaction; nothing is written.
+        request: Whose `adoption` names the giver.
+        homes: The ledger, as `ledger.extended` gives it.
+
+    Raises:
+        CommandError: SCHEMA_CONFLICT when it cannot be handed over.
+    """
+    giver = request.adoption.giver
+    if giver is None or giver == request.identity:
+        return None
+    theirs = names_for(giver, request.provider.database, request.dataset.home, request.provider.isolation)
+    found = ledger.find(connection, request, theirs, homes)
+    if found.by_home is None or found.by_home.identity != giver:
+        return None
+    ledger.judge_handover(found, request, theirs)
+    return theirs, found
 
 
 def _transfer(

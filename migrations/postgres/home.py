@@ -1,5 +1,6 @@
 """The home: a schema, and with isolation Database a database, that belongs to the owner role and carries our stamp."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -108,15 +109,20 @@ def database_conflict(names: Names) -> CommandError:
     return CommandError(Code.SCHEMA_CONFLICT, msg)
 
 
-def check_extension_usable(connection: Connection, facts: Facts, names: Names) -> None:
+def check_extension_usable(connection: Connection, facts: Facts, roles: Iterable[str]) -> None:
     """Refuses a server where the Memory's roles cannot see the extension's schema.
+
+    Args:
+        connection: To the database that the home is in.
+        facts: What is there.
+        roles: Whom to ask for; "public" for those that are still to be made.
 
     Raises:
         CommandError: PERMISSION_DENIED with the SQL for the platform team.
     """
     query = "SELECT has_schema_privilege(%s, %s, 'USAGE')"
     schema = facts.vector_schema
-    for role in (names.owner, names.reader):
+    for role in roles:
         if not fetch_value(connection, query, role, schema):
             msg = (
                 f'the roles of Memories may not use schema "{schema}", where pgvector is: as a superuser run '

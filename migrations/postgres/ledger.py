@@ -38,6 +38,8 @@ CREATE TABLE memory_ledger.homes (
 );
 """
 
+HOMES = sql.SQL("memory_ledger.homes")
+
 # What came after the first release of the ledger; a ledger of any age gets what it lacks.
 # - isolation, database, schema: where the home is; its key alone does not say
 # - settings: what all Memories of a shared schema have in common (`_settings`)
@@ -350,32 +352,45 @@ def exists(connection: Connection) -> bool:
 
 def extend(connection: Connection) -> None:
     """Adds the columns that an earlier version did not have; asking first takes no lock."""
+    missing = lacking(connection)
+    if missing:
+        additions = ", ".join(f"ADD COLUMN IF NOT EXISTS {name} {_ADDED[name]}" for name in missing)
+        connection.execute(sql.SQL("ALTER TABLE memory_ledger.homes ") + sql.SQL(additions))
+
+
+def lacking(connection: Connection) -> list[str]:
+    """Gives the columns that an earlier version did not have."""
     rows = connection.execute(
         """
         SELECT attname FROM pg_attribute
         WHERE attrelid = 'memory_ledger.homes'::regclass AND attnum > 0 AND NOT attisdropped
         """
     ).fetchall()
-    missing = [name for name in _ADDED if (name,) not in rows]
-    if missing:
-        additions = ", ".join(f"ADD COLUMN IF NOT EXISTS {name} {_ADDED[name]}" for name in missing)
-        connection.execute(sql.SQL("ALTER TABLE memory_ledger.homes ") + sql.SQL(additions))
+    return [name for name in _ADDED if (name,) not in rows]
 
 
-def find(connection: Connection, request: ProvisionRequest, names: Names) -> Found:
-    """Looks at the ledger, and whether the home stands and bears the stamp of these names."""
+def extended(connection: Connection) -> sql.Composable:
+    """Gives the ledger as `extend` would make it, to read from: what it lacks has its default."""
+    lacks = [(name, *_ADDED[name].partition(" NOT NULL DEFAULT ")) for name in lacking(connection)]
+    defaults = ", ".join(f"CAST({value or 'NULL'} AS {kind}) AS {name}" for name, kind, _, value in lacks)
+    if not defaults:
+        return HOMES
+    return sql.SQL("(SELECT h.*, {} FROM memory_ledger.homes h) homes").format(sql.SQL(defaults))
+
+
+def find(
+    connection: Connection, request: ProvisionRequest, names: Names, homes: sql.Composable | None = HOMES
+) -> Found:
+    """Looks at the ledger, and whether the home stands and bears the stamp of these names.
+
+    Args:
+        connection: To the provider's database, in a transaction.
+        request: Whose home it is about.
+        names: Whose stamp it should bear.
+        homes: What to read, None where there is no ledger.
+    """
     schema, isolation = request.dataset.home, request.provider.isolation
-    entries = connection.execute(
-        """
-        SELECT home, identity, xr_uid, dataset, search_config, logins, isolation,
-               coalesce(nullif(schema, ''), home), settings
-        FROM memory_ledger.homes
-        WHERE home = %(home)s OR identity = %(identity)s OR coalesce(nullif(schema, ''), home) = %(schema)s
-        ORDER BY created_at, home
-        """,
-        {"home": request.home, "identity": request.identity, "schema": schema},
-    ).fetchall()
-    known = [Entry(*row) for row in entries]
+    known = _entries(connection, request, homes) if homes else []
     exists, stamped = _standing(connection, request, names)
     return Found(
         by_home=next((entry for entry in known if entry.home == request.home), None),
@@ -389,6 +404,20 @@ def find(connection: Connection, request: ProvisionRequest, names: Names) -> Fou
         stamped=stamped,
         search_config_exists=_has_search_config(connection, request.dataset.search_config),
     )
+
+
+def _entries(connection: Connection, request: ProvisionRequest, homes: sql.Composable) -> list[Entry]:
+    query = sql.SQL(
+        """
+        SELECT home, identity, xr_uid, dataset, search_config, logins, isolation,
+               coalesce(nullif(schema, ''), home), settings
+        FROM {}
+        WHERE home = %(home)s OR identity = %(identity)s OR coalesce(nullif(schema, ''), home) = %(schema)s
+        ORDER BY created_at, home
+        """
+    ).format(homes)
+    values = {"home": request.home, "identity": request.identity, "schema": request.dataset.home}
+    return [Entry(*row) for row in connection.execute(query, values).fetchall()]
 
 
 def _standing(connection: Connection, request: ProvisionRequest, names: Names) -> tuple[bool, bool]:

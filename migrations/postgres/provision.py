@@ -74,7 +74,7 @@ def provision(request: ProvisionRequest, admin: Admin, deadline: Deadline, folde
         CommandError: With the reason.
     """
     names = names_of(request)
-    wanted = _modules(request, folder)
+    wanted = wanted_modules(request, folder)
     attempt = 0
     while True:
         connection = admin.wait(deadline)
@@ -91,8 +91,12 @@ def provision(request: ProvisionRequest, admin: Admin, deadline: Deadline, folde
         attempt += 1
 
 
-def _modules(request: ProvisionRequest, folder: Path) -> dict[str, list[sqlfile.File]]:
-    """Reads the files of the modules that the request wants, core first."""
+def wanted_modules(request: ProvisionRequest, folder: Path = sqlfile.FOLDER) -> dict[str, list[sqlfile.File]]:
+    """Reads the files of the modules that the request wants, core first.
+
+    Raises:
+        CommandError: MODULE_UNSUPPORTED when this image, or the provider, has not all of them.
+    """
     known = sqlfile.modules(folder)
     missing = [module for module in request.modules if module not in known]
     if missing:
@@ -282,17 +286,13 @@ class _Run:
         server.check_vector(self.admin, facts)
         if self.is_managed:
             self._step("opened", lambda: managed.open_extension(connection, self.names, facts))
-        home.check_extension_usable(connection, facts, self.names)
+        home.check_extension_usable(connection, facts, (self.names.owner, self.names.reader))
         return facts
 
     def _migrate(self, connection: Connection, facts: Facts) -> list[dict[str, str]]:
         """Brings every module up to date; nothing is applied when one of them cannot be."""
         applied = retrying(connection, self.deadline, lambda: runner.history(connection, self.schema))
-        pending = [
-            file
-            for module, files in self.modules.items()
-            for file in runner.pending(files, [row for row in applied if row.module == module])
-        ]
+        pending = runner.outstanding(self.modules, applied)
         if self.request.embeddings.enabled:
             adjust = partial(embeddings.adjust, connection, self.request, facts.vector_schema)
             self._step("dimension", adjust, connection)

@@ -59,12 +59,29 @@ def acting_as(connection: Connection, owner: str, schema: str, extension_schema:
 
 def history(connection: Connection, schema: str) -> list[Applied]:
     """Gives what was applied to the home, making the history when there is none."""
-    table = fetch_value(connection, "SELECT to_regclass(%s)", f'"{schema}".memory_migrations')
-    if table is None:
+    if not has_history(connection, schema):
         connection.execute(sql.SQL(_HISTORY).format(schema=sql.Identifier(schema)))
         return []
     query = sql.SQL("SELECT module, version, name, sha256 FROM {}.memory_migrations ORDER BY module, version")
     return [Applied(*row) for row in connection.execute(query.format(sql.Identifier(schema))).fetchall()]
+
+
+def has_history(connection: Connection, schema: str) -> bool:
+    """Whether anything was ever applied to the home."""
+    return fetch_value(connection, "SELECT to_regclass(%s)", f'"{schema}".memory_migrations') is not None
+
+
+def outstanding(modules: Mapping[str, Sequence[File]], applied: Sequence[Applied]) -> list[File]:
+    """Gives the files of all modules that are still to be applied.
+
+    Raises:
+        CommandError: As `pending` does.
+    """
+    return [
+        file
+        for module, files in modules.items()
+        for file in pending(files, [row for row in applied if row.module == module])
+    ]
 
 
 def pending(files: Sequence[File], applied: Sequence[Applied]) -> list[File]:

@@ -137,14 +137,45 @@ def create_vector(connection: Connection, admin: Admin, *, keep: bool = True, ow
     except psycopg.Error as error:
         if error.sqlstate in RACES:
             raise
-        make_schema = "" if schema == "public" else f"CREATE SCHEMA IF NOT EXISTS {_quoted(schema)}; "
-        msg = (
-            f'the extension vector is not installed in database "{facts.database}" on {admin.server}, and '
-            f'"{admin.username}" cannot create it ({error.diag.message_primary}): install pgvector 0.8 or later on the '
-            f"server, then as a superuser run in that database{_TEMPLATE if owner else ''}: "
-            f"{make_schema}CREATE EXTENSION vector WITH SCHEMA {_quoted(schema)};"
-        )
-        raise CommandError(Code.EXTENSION_MISSING, msg, sqlstate=error.sqlstate or "") from None
+        why = error.diag.message_primary or ""
+        raise _vector_missing(admin, facts, why, owner=owner, sqlstate=error.sqlstate or "") from None
+
+
+def check_creatable(connection: Connection, admin: Admin, facts: Facts, *, owner: str = "") -> None:
+    """Foretells by reading alone whether `create_vector` could do it.
+
+    Raises:
+        CommandError: EXTENSION_MISSING as `create_vector` says it.
+    """
+    row = connection.execute(
+        """
+        SELECT v.trusted, to_regnamespace(%s) IS NOT NULL
+        FROM pg_available_extensions e
+        JOIN pg_available_extension_versions v ON v.name = e.name AND v.version = e.default_version
+        WHERE e.name = 'vector'
+        """,
+        [_quoted(admin.provider.extension_schema)],
+    ).fetchone()
+    if row is None:
+        raise _vector_missing(admin, facts, "the server does not have its files", owner=owner)
+    trusted, has_schema = row
+    if not has_schema:
+        why = f'schema "{admin.provider.extension_schema}" does not exist'
+        raise _vector_missing(admin, facts, why, owner=owner)
+    if not (facts.superuser or (trusted and (owner or facts.create_on_database))):
+        raise _vector_missing(admin, facts, "only a superuser may", owner=owner)
+
+
+def _vector_missing(admin: Admin, facts: Facts, why: str, *, owner: str, sqlstate: str = "") -> CommandError:
+    schema = admin.provider.extension_schema
+    make_schema = "" if schema == "public" else f"CREATE SCHEMA IF NOT EXISTS {_quoted(schema)}; "
+    msg = (
+        f'the extension vector is not installed in database "{facts.database}" on {admin.server}, and '
+        f'"{admin.username}" cannot create it ({why}): install pgvector 0.8 or later on the '
+        f"server, then as a superuser run in that database{_TEMPLATE if owner else ''}: "
+        f"{make_schema}CREATE EXTENSION vector WITH SCHEMA {_quoted(schema)};"
+    )
+    return CommandError(Code.EXTENSION_MISSING, msg, sqlstate=sqlstate)
 
 
 def warnings(facts: Facts) -> list[str]:
