@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tests.schemas import Schema
 
 RUNBOOKS = (ROOT / "docs" / "runbooks.md").read_text()
+API = (ROOT / "docs" / "api.md").read_text()
 INSTALL = (ROOT / "docs" / "install.md").read_text()
 PLURALS = {"XMemory": "xmemories", "XMemoryProvider": "xmemoryproviders"}
 CRONJOBS = re.compile(r'cronjob=~"([^"]+)"')
@@ -158,10 +159,20 @@ def test_cronjobs_of_maintenance_are_found_by_their_names() -> None:
     rendered = [answer for path in ROOT.glob("examples/*/expected/*.yaml") for answer in objects(path)]
     bodies = [each["resource"] for answer in rendered for each in answer["resources"].values()]
     composed = [body for body in bodies if body["kind"] == "CronJob"]
-    assert composed
-    for body in composed:
-        maintains = body["metadata"]["labels"]["app.kubernetes.io/component"] == "maintain"
-        assert bool(re.fullmatch(pattern, body["metadata"]["name"])) == maintains, body["metadata"]["name"]
+    found = {body["metadata"]["name"]: body["metadata"]["labels"]["app.kubernetes.io/component"] for body in composed}
+    assert {name for name in found if re.fullmatch(pattern, name)} == {
+        name for name, component in found.items() if component == "maintain"
+    }
+    assert {name.partition("-")[0] for name in found if re.fullmatch(pattern, name)} == {"memory", "mem"}
+
+
+@every_alert
+def test_an_alert_speaks_of_conditions_that_there_are(name: str) -> None:
+    known = set(re.findall(r"^\| `(\w+)` +\| `(\w+)`", API, flags=re.MULTILINE))
+    for selectors in re.findall(r"condition\{([^}]*)\}", alerts()[name]["expr"]):
+        kind, *reasons = re.findall(r'(?:type|reason)!?="(\w+)"', selectors)
+        assert kind in {"Ready", *(each for each, _ in known)}
+        assert {(kind, reason) for reason in reasons} <= known
 
 
 # The dashboard.
