@@ -51,6 +51,7 @@ class Query:
     shown: frozenset[str]
 
 
+@functools.cache
 def sources() -> list[dict[str, Any]]:
     """What kube-state-metrics reads: one entry a kind."""
     (config,) = objects(FOLDER / "kube-state-metrics.yaml")
@@ -79,6 +80,7 @@ def _labels(each: dict[str, Any]) -> set[str]:
     return {*body.get("labelsFromPath", {}), *([body["labelName"]] if "labelName" in body else [])}
 
 
+@functools.cache
 def dashboard() -> dict[str, Any]:
     found: dict[str, Any] = json.loads((FOLDER / "dashboard.json").read_text())
     return found
@@ -102,6 +104,7 @@ def queries() -> Iterator[Query]:
             yield Query(panel["title"], expr, frozenset({*named, *legend}))
 
 
+@functools.cache
 def groups() -> list[dict[str, Any]]:
     """The groups of rules, as Prometheus reads them."""
     (rule,) = objects(FOLDER / "alerts.yaml")
