@@ -4,7 +4,7 @@ A literal and never a setting: anyone can SET a setting, and one would keep the 
 FORCE: maintenance and pg_dump work as the owner. What has no policy denies: the history, partitions, what came since.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -141,8 +141,13 @@ def withdraw(connection: Connection, schema: str, table: Table, names: Names) ->
 
 def differences(connection: Connection, schema: str, names: Names, dataset: str) -> list[str]:
     """Gives a sentence for each policy that is missing or too much, and each table without row-level security."""
+    return differences_of(tables(connection, schema, names.owner), names, dataset)
+
+
+def differences_of(tables: Iterable[Table], names: Names, dataset: str) -> list[str]:
+    """As `differences`, of tables that have been read."""
     found = []
-    for table in tables(connection, schema, names.owner):
+    for table in tables:
         own = wanted(table, names, dataset)
         if not table.enabled:
             found.append(f"row-level security is off on {table.name}")

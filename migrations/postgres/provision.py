@@ -41,6 +41,7 @@ from migrations.postgres.connection import (
 from migrations.postgres.maintenance import partitions
 from migrations.postgres.names import Isolation, Names, lock_name, names_of
 from migrations.postgres.server import Facts
+from migrations.postgres.values import Values
 from migrations.request import ProvisionRequest
 
 T = TypeVar("T")
@@ -300,17 +301,14 @@ class _Run:
         return [{"name": name, "version": files[-1].version} for name, files in self.modules.items() if files]
 
     def _values(self, facts: Facts) -> dict[str, sql.Composable]:
-        request, names = self.request, self.names
-        values: dict[str, sql.Composable] = {
-            "schema": sql.Identifier(self.schema),
-            "dataset": sql.Literal(request.dataset.name),
-            "search_config": sql.Literal(request.dataset.search_config),
-            "owner": sql.Identifier(names.owner),
-            "writer": sql.Identifier(names.writer),
-            "reader": sql.Identifier(names.reader),
-            "ttl_days": sql.Literal(request.retention.ttl_days),
-            "legal_hold": sql.Literal(request.legal_hold),
-        }
-        if request.embeddings.enabled:
-            values.update(embeddings.placeholders(request.embeddings, facts.vector_schema))
-        return values
+        request = self.request
+        return Values(
+            schema=self.schema,
+            dataset=request.dataset.name,
+            search_config=request.dataset.search_config,
+            names=self.names,
+            ttl_days=request.retention.ttl_days,
+            legal_hold=request.legal_hold,
+            embeddings=request.embeddings if request.embeddings.enabled else None,
+            extension_schema=facts.vector_schema,
+        ).placeholders()

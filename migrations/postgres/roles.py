@@ -96,16 +96,22 @@ def ensure(connection: Connection, names: Names) -> None:
         if name not in found.roles
     ]
     held = _held(connection, names, found.admin)
-    statements += [membership.granted() for membership in _memberships(names, found.admin) if membership not in held]
+    wanted = [*memberships(names), *_of_the_admin(names, found.admin)]
+    statements += [membership.granted() for membership in wanted if membership not in held]
     if statements:
         connection.execute(sql.SQL(";\n").join(statements))
 
 
-def _memberships(names: Names, admin: str) -> Iterator[Membership]:
+def memberships(names: Names) -> Iterator[Membership]:
+    """Gives who of the Memory's roles is in which."""
     yield Membership(names.reader, names.writer, inherit=True, set=False)
     for login in names.logins:
         group = names.writer if "_rw_" in login else names.reader
         yield Membership(group, login, inherit=True, set=False)
+
+
+def _of_the_admin(names: Names, admin: str) -> Iterator[Membership]:
+    for login in names.logins:
         # Ending a session takes the rights of its role.
         yield Membership(login, admin, inherit=True, set=False)
     # What the admin does as the owner it does by SET ROLE, never by chance.

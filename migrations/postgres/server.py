@@ -97,7 +97,7 @@ def check_vector(admin: Admin, facts: Facts) -> None:
     Raises:
         CommandError: EXTENSION_MISSING with the SQL for the platform team.
     """
-    if _numbers(facts.vector) < OLDEST_VECTOR:
+    if numbers(facts.vector) < OLDEST_VECTOR:
         msg = (
             f'pgvector {facts.vector} in database "{facts.database}" on {admin.server} is older than 0.8.0: '
             "install a newer one on the server, then as a superuser run in that database: "
@@ -183,12 +183,13 @@ def warnings(facts: Facts) -> list[str]:
     found = []
     if facts.superuser:
         found.append("the admin is a superuser: CREATEROLE and CREATE on the database are enough, take the rest away")
-    if facts.vector and _numbers(facts.vector) < ADVISED_VECTOR:
+    if facts.vector and numbers(facts.vector) < ADVISED_VECTOR:
         found.append(f"pgvector {facts.vector} has known faults that 0.8.4 mends: update it")
     return found
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def numbers(version: str) -> tuple[int, ...]:
+    """Gives a version in a form that compares."""
     return tuple(int(part) for part in version.split(".") if part.isdigit())
 
 

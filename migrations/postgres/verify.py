@@ -3,6 +3,35 @@
 from migrations.postgres.connection import Connection
 from migrations.postgres.names import Names
 
+# What roles are and what they are in, with what their admin executes to mend it.
+_ROLES = """
+WITH login AS (
+    SELECT r.oid, r.rolname, CASE WHEN r.rolname LIKE '%%\\_rw\\__' THEN %(writer)s ELSE %(reader)s END AS own_group
+    FROM pg_roles r WHERE r.rolname = ANY(%(logins)s)
+), membership AS (
+    SELECT l.rolname AS member, l.own_group, g.rolname AS role, m.admin_option, m.set_option,
+           pg_get_userbyid(m.grantor) AS grantor
+    FROM login l JOIN pg_auth_members m ON m.member = l.oid JOIN pg_roles g ON g.oid = m.roleid
+)
+SELECT format('role %%s is %%s', r.rolname, a.name), format('ALTER ROLE %%I NO%%s', r.rolname, a.name)
+FROM pg_roles r
+CROSS JOIN LATERAL (VALUES ('SUPERUSER', r.rolsuper), ('CREATEROLE', r.rolcreaterole), ('CREATEDB', r.rolcreatedb),
+                           ('BYPASSRLS', r.rolbypassrls), ('REPLICATION', r.rolreplication)) a(name, has)
+WHERE r.rolname = ANY(%(roles)s) AND a.has
+UNION ALL
+SELECT format('group %%s can log in', r.rolname), format('ALTER ROLE %%I NOLOGIN', r.rolname)
+FROM pg_roles r WHERE r.rolname = ANY(%(groups)s) AND r.rolcanlogin
+UNION ALL
+SELECT format('login %%s can become role %%s', m.member, m.role),
+       format('REVOKE %%s OPTION FOR %%I FROM %%I GRANTED BY %%I CASCADE', o.name, m.role, m.member, m.grantor)
+FROM membership m CROSS JOIN LATERAL (VALUES ('ADMIN', m.admin_option), ('SET', m.set_option)) o(name, has)
+WHERE o.has AND NOT (%(managed)s AND o.name = 'SET' AND m.role = m.own_group)
+UNION ALL
+SELECT format('login %%s is in role %%s', m.member, m.role),
+       format('REVOKE %%I FROM %%I GRANTED BY %%I CASCADE', m.role, m.member, m.grantor)
+FROM membership m WHERE m.role <> m.own_group
+"""
+
 # One row a difference. PUBLIC's rights on the database itself are the platform team's to take away: it may have other
 # users; they are reported all the same.
 _QUERY = """
@@ -18,23 +47,6 @@ WITH login AS (
 ), routine AS (
     SELECT p.* FROM pg_proc p JOIN home ON home.oid = p.pronamespace
 )
-SELECT format('role %%s is %%s', r.rolname, a.name)
-FROM pg_roles r
-CROSS JOIN LATERAL (VALUES ('SUPERUSER', r.rolsuper), ('CREATEROLE', r.rolcreaterole), ('CREATEDB', r.rolcreatedb),
-                           ('BYPASSRLS', r.rolbypassrls), ('REPLICATION', r.rolreplication)) a(name, has)
-WHERE r.rolname = ANY(%(roles)s) AND a.has
-UNION ALL
-SELECT format('group %%s can log in', r.rolname) FROM pg_roles r WHERE r.rolname = ANY(%(groups)s) AND r.rolcanlogin
-UNION ALL
-SELECT format('login %%s can become role %%s', l.rolname, g.rolname)
-FROM login l JOIN pg_auth_members m ON m.member = l.oid JOIN pg_roles g ON g.oid = m.roleid
-WHERE m.admin_option OR (m.set_option AND NOT (
-    %(managed)s AND g.rolname = CASE WHEN l.writes THEN %(writer)s ELSE %(reader)s END))
-UNION ALL
-SELECT format('login %%s is in role %%s', l.rolname, g.rolname)
-FROM login l JOIN pg_auth_members m ON m.member = l.oid JOIN pg_roles g ON g.oid = m.roleid
-WHERE g.rolname <> CASE WHEN l.writes THEN %(writer)s ELSE %(reader)s END
-UNION ALL
 SELECT format('login %%s has CREATE on schema %%s', l.rolname, home.nspname)
 FROM login l, home WHERE has_schema_privilege(l.oid, home.oid, 'CREATE')
 UNION ALL
@@ -100,13 +112,25 @@ def differences(
     """
     values = {
         "schema": schema,
+        "logins": list(names.logins),
+        "shared": shared,
+        "own_database": names.database,
+    }
+    found = {str(row[0]) for row in connection.execute(_QUERY, values).fetchall()}
+    return sorted(found | set(of_roles(connection, names, managed=managed)))
+
+
+def of_roles(connection: Connection, names: Names, *, managed: bool) -> dict[str, list[str]]:
+    """Gives, for each attribute and membership that is too much, a sentence and the statements that take it away."""
+    values = {
         "roles": list(names.roles),
         "groups": [names.owner, names.writer, names.reader],
         "logins": list(names.logins),
         "writer": names.writer,
         "reader": names.reader,
-        "shared": shared,
-        "own_database": names.database,
         "managed": managed,
     }
-    return sorted(str(row[0]) for row in connection.execute(_QUERY, values).fetchall())
+    found: dict[str, list[str]] = {}
+    for sentence, statement in connection.execute(_ROLES, values).fetchall():
+        found.setdefault(sentence, []).append(statement)
+    return found

@@ -1,0 +1,40 @@
+"""What a difference is: a sentence, and what would mend it."""
+
+from dataclasses import dataclass, field
+
+from migrations.postgres.maintenance import mending
+from migrations.postgres.maintenance.catalog import Item
+from migrations.postgres.maintenance.mending import Fix
+
+LONGEST = 300
+
+# The order of mending: owners before what only an owner can mend, columns before what stands on them, rights when all
+# is there.
+OWNERS, FUNCTIONS, COLUMNS, TABLES, CONSTRAINTS, INDEXES, TRIGGERS, MARKS, TAKEN, GIVEN = range(10)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that is not as it should be; as text it is its sentence.
+
+    Attributes:
+        home: The key of the one home that it is about, "" when it is about all homes of the place.
+        fixes: What would mend it; nothing where a person must.
+        why: Why it was not mended, and what a person does; "" when nobody tried.
+    """
+
+    sentence: str
+    home: str = ""
+    fixes: tuple[Fix, ...] = field(default=(), compare=False, repr=False)
+    why: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        text = f"{self.sentence}: {self.why}" if self.why else self.sentence
+        return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+
+def owned_by(title: str, actual: Item, owner: str) -> Difference:
+    """Says that something is not the owner's."""
+    change = f'ALTER {actual.facts["statement"]} OWNER TO "{owner}"'
+    sentence = f'{title} belongs to "{actual.facts["owner"]}" instead of "{owner}"'
+    return Difference(sentence, fixes=(Fix(OWNERS, mending.execute_as_admin, (change,)),))

@@ -1,0 +1,176 @@
+"""What a place stands on besides its schema: server, extension, database, roles; and what differs there."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from migrations.postgres import verify
+from migrations.postgres.connection import Connection
+from migrations.postgres.maintenance import mending
+from migrations.postgres.maintenance.differences import GIVEN, OWNERS, Difference
+from migrations.postgres.maintenance.mending import Fix
+from migrations.postgres.maintenance.places import Home, Work
+from migrations.postgres.roles import Membership, memberships
+from migrations.postgres.server import OLDEST_VECTOR, numbers
+
+_QUERY = """
+SELECT current_setting('server_version_num')::int, to_regnamespace(quote_ident(%(schema)s)) IS NOT NULL,
+       quote_ident(%(schema)s), coalesce(e.extversion, ''), coalesce(n.nspname, ''),
+       -- What the functions were made with stands in their settings, behind the home's own schema.
+       coalesce((SELECT split_part(setting, ', ', 2) FROM pg_proc p JOIN pg_namespace h ON h.oid = p.pronamespace
+                 CROSS JOIN unnest(p.proconfig) setting
+                 WHERE h.nspname = %(schema)s AND p.proname = 'memory_nearest' AND starts_with(setting, 'search_path=')
+                 LIMIT 1), ''),
+       coalesce((SELECT t.typname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+                 JOIN pg_namespace h ON h.oid = c.relnamespace JOIN pg_type t ON t.oid = a.atttypid
+                 WHERE h.nspname = %(schema)s AND c.relname = 'memory_embeddings' AND a.attname = 'embedding'), '')
+FROM (SELECT) one LEFT JOIN pg_extension e ON e.extname = 'vector' LEFT JOIN pg_namespace n ON n.oid = e.extnamespace
+"""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a place stands on.
+
+    Attributes:
+        number: The server's version.
+        exists: Whether the schema is there.
+        quoted: The schema as the server quotes it where it must be.
+        vector: Version of pgvector, "" without it; `vector_schema` where it is.
+        vector_was: The schema that functions look for pgvector in, "" when there are none.
+        vector_type: What embeddings are stored as, "" when there are none.
+    """
+
+    number: int
+    exists: bool
+    quoted: str
+    vector: str
+    vector_schema: str
+    vector_was: str
+    vector_type: str
+
+
+def read(work: Work) -> Surroundings:
+    """Asks the server, in one round trip."""
+    [row] = work.connection.execute(_QUERY, {"schema": work.place.schema}).fetchall()
+    return Surroundings(*row)
+
+
+def of_extension(found: Surroundings) -> Iterator[Difference]:
+    """Gives what is wrong with pgvector, which the home has embeddings for."""
+    if not found.vector:
+        yield Difference("extension vector is missing")
+        return
+    if numbers(found.vector) < OLDEST_VECTOR:
+        oldest = ".".join(map(str, OLDEST_VECTOR[1:]))
+        yield Difference(f"extension vector is {found.vector}, older than 0.{oldest}")
+    was = found.vector_was.strip('"')
+    if was and was != found.vector_schema:
+        yield Difference(f'extension vector is in schema "{found.vector_schema}" instead of "{was}"')
+
+
+def has_groups(work: Work, home: Home) -> bool:
+    """Whether a home's owner and groups are there: without one of them its rights cannot be compared."""
+    groups = (home.names.owner, home.names.writer, home.names.reader)
+    return _roles(work.connection, groups) == set(groups)
+
+
+def of_roles(work: Work, home: Home) -> Iterator[Difference]:
+    """Gives what is wrong with a home's roles and their memberships."""
+    connection, names, by_operator = work.connection, home.names, is_managed(work)
+    there = _roles(connection, names.roles)
+    for role in names.roles:
+        if role not in there and not (by_operator and role in names.logins):
+            yield Difference(f"role {role} is missing", home.key)
+    for sentence, statements in verify.of_roles(connection, names, managed=by_operator).items():
+        yield Difference(sentence, home.key, (Fix(OWNERS, mending.execute_as_admin, tuple(statements)),))
+    fixes = () if by_operator else (Fix(GIVEN, mending.restore_memberships, (home,)),)
+    held = _held(connection, home)
+    for each in memberships(names):
+        if {each.group, each.member} <= there and (each.group, each.member) not in held:
+            yield Difference(f"role {each.member} is not in role {each.group}", home.key, fixes)
+    if not by_operator:
+        yield from _guests(home, held)
+
+
+def _guests(home: Home, held: set[tuple[str, str]]) -> Iterator[Difference]:
+    wanted = ((home.names.reader, home.access.reader_role), (home.names.writer, home.access.writer_role))
+    for group, role in wanted:
+        if role and (group, role) not in held:
+            grant = Membership(group, role, inherit=True, set=False).granted().as_string()
+            fix = Fix(GIVEN, mending.execute_as_admin, (grant,))
+            yield Difference(f'role "{role}" is not in role {group}', home.key, (fix,))
+
+
+def is_managed(work: Work) -> bool:
+    """Whether CloudNativePG makes roles and memberships."""
+    return work.request.provider.role_management == "CNPG"
+
+
+def _roles(connection: Connection, names: tuple[str, ...]) -> set[str]:
+    rows = connection.execute("SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", [list(names)])
+    return {row[0] for row in rows.fetchall()}
+
+
+def _held(connection: Connection, home: Home) -> set[tuple[str, str]]:
+    """Reads who has the rights of the home's groups by being in them."""
+    rows = connection.execute(
+        """
+        SELECT g.rolname, m.rolname FROM pg_auth_members a
+        JOIN pg_roles g ON g.oid = a.roleid JOIN pg_roles m ON m.oid = a.member
+        WHERE g.rolname = ANY(%s) AND a.inherit_option
+        """,
+        [list(home.names.roles)],
+    )
+    return {(group, member) for group, member in rows.fetchall()}
+
+
+_DATABASE = """
+SELECT pg_get_userbyid(d.datdba), coalesce(shobj_description(d.oid, 'pg_database'), ''),
+       ARRAY(SELECT a.privilege_type FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
+             WHERE a.grantee = 0 ORDER BY 1),
+       ARRAY(SELECT a.privilege_type FROM pg_namespace n
+             CROSS JOIN aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a
+             WHERE n.nspname = 'public' AND a.grantee = 0 ORDER BY 1)
+FROM pg_database d WHERE d.datname = current_database()
+"""
+
+
+def of_database(work: Work, home: Home) -> Iterator[Difference]:
+    """Gives what is wrong with a Memory's own database; others that the platform team lets in are its matter."""
+    names = home.names
+    [(owner, stamp, on_database, on_public)] = work.connection.execute(_DATABASE).fetchall()
+    close = Fix(GIVEN, mending.close_database, (home,))
+    if owner != names.owner:
+        give = f'ALTER DATABASE "{names.database}" OWNER TO "{names.owner}"'
+        fix = Fix(OWNERS, mending.execute_as_admin, (give,))
+        yield Difference(f'database {names.database} belongs to "{owner}" instead of "{names.owner}"', fixes=(fix,))
+    if stamp != names.database_stamp:
+        comment = f"COMMENT ON DATABASE \"{names.database}\" IS '{names.database_stamp}'"
+        fix = Fix(GIVEN, mending.execute, (comment,))
+        yield Difference(f"database {names.database} does not carry its mark", fixes=(fix,))
+    for rights, what in ((on_database, f"database {names.database}"), (on_public, "schema public")):
+        if rights:
+            yield Difference(f"PUBLIC has {', '.join(rights)} on {what}", fixes=(close,))
+    yield from _groups_locked_out(work, home, close)
+
+
+def _groups_locked_out(work: Work, home: Home, close: Fix) -> Iterator[Difference]:
+    for role, who in ((home.names.writer, "writer group"), (home.names.reader, "reader group")):
+        if role in _roles(work.connection, (role,)):
+            query = "SELECT has_database_privilege(%s, current_database(), 'CONNECT')"
+            row = work.connection.execute(query, [role]).fetchone()
+            if row and not row[0]:
+                yield Difference(f"{who} lacks CONNECT on database {home.names.database}", fixes=(close,))
+
+
+def of_extension_schema(work: Work, schema: str) -> Iterator[Difference]:
+    """Says that a Memory's groups cannot look into the schema that pgvector is in."""
+    own = work.place.isolation == "Database"
+    for home in work.place.homes:
+        for role, who in ((home.names.writer, "writer group"), (home.names.reader, "reader group")):
+            row = work.connection.execute(
+                "SELECT has_schema_privilege(oid, %s, 'USAGE') FROM pg_roles WHERE rolname = %s", [schema, role]
+            ).fetchone()
+            if row and not row[0]:
+                fix = Fix(GIVEN, mending.open_extension, (home, schema))
+                yield Difference(f"{who} lacks USAGE on schema {schema}", home.key, (fix,) if own else ())
