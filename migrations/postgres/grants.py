@@ -19,15 +19,27 @@ class _Objects:
     """What the owner has in its home. What others put there is theirs, and `verify` tells what it opens.
 
     `hidden` are the relations of a shared schema that no policy guards: partitions, which would be read around their
-    parent's policies, what has no column dataset, and views, which read as their owner.
+    parent's policies, what has no column dataset, and views, which read as their owner. `registry` is READ_ONLY.
     """
 
-    tables: list[str]
+    history: list[str]
+    registry: list[str]
+    writable: list[str]
     hidden: list[str]
     sequences: list[str]
     called: list[str]
     read: list[str]
     triggers: list[str]
+
+    @property
+    def readable(self) -> list[str]:
+        """The tables that readers read."""
+        return [*self.registry, *self.writable]
+
+    @property
+    def tables(self) -> list[str]:
+        """All of them but the hidden."""
+        return [*self.history, *self.readable]
 
 
 def repair(connection: Connection, schema: str, names: Names, *, shared: bool = False) -> None:
@@ -68,7 +80,6 @@ def share(connection: Connection, schema: str, names: Names, guest: Guest) -> No
     """Gives a role of others what the reader or the writer group has in a Memory's own database, as the owner."""
     objects = _objects(connection, schema, names, shared=False)
     home, grantee = sql.Identifier(schema), sql.Identifier(guest.role)
-    readable = [name for name in objects.tables if name != HISTORY]
     default = "ALTER DEFAULT PRIVILEGES IN SCHEMA {} GRANT {} TO {}"
     kinds = (
         ("SELECT, INSERT, UPDATE, DELETE ON TABLES", "EXECUTE ON ROUTINES") if guest.writes else ("SELECT ON TABLES",)
@@ -76,15 +87,14 @@ def share(connection: Connection, schema: str, names: Names, guest: Guest) -> No
     statements: list[sql.Composable] = [
         sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(sql.Identifier(names.database), grantee),
         sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(home, grantee),
-        *_each("GRANT SELECT ON TABLE {} TO {}", readable, grantee),
+        *_each("GRANT SELECT ON TABLE {} TO {}", objects.readable, grantee),
         *_each(
             "GRANT EXECUTE ON ROUTINE {} TO {}", [*objects.read, *(objects.called if guest.writes else [])], grantee
         ),
         *(sql.SQL(default).format(home, sql.SQL(kind), grantee) for kind in kinds),
     ]
     if guest.writes:
-        writable = [name for name in readable if name not in READ_ONLY]
-        statements += _each("GRANT INSERT, UPDATE, DELETE ON TABLE {} TO {}", writable, grantee)
+        statements += _each("GRANT INSERT, UPDATE, DELETE ON TABLE {} TO {}", objects.writable, grantee)
     if guest.extension_schema:
         statements.append(
             sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(sql.Identifier(guest.extension_schema), grantee)
@@ -139,7 +149,8 @@ def _objects(connection: Connection, schema: str, names: Names, *, shared: bool)
                         relkind IN ('r', 'p') AND NOT relispartition AND relrowsecurity
                         AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'dataset'
                                     AND NOT a.attisdropped)) THEN 'hidden'
-                    ELSE 'table' END, c.oid::regclass::text
+                    WHEN relname = %(history)s THEN 'history' WHEN relname = ANY(%(read_only)s) THEN 'registry'
+                    ELSE 'writable' END, c.oid::regclass::text
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE n.nspname = %(schema)s AND c.relowner = %(owner)s::regrole AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
         UNION ALL
@@ -150,12 +161,17 @@ def _objects(connection: Connection, schema: str, names: Names, *, shared: bool)
         WHERE n.nspname = %(schema)s AND p.proowner = %(owner)s::regrole
         ORDER BY 1, 2
         """,
-        {"schema": schema, "owner": f'"{names.owner}"', "mark": READ_MARK, "shared": shared},
+        {
+            "schema": schema,
+            "owner": f'"{names.owner}"',
+            "mark": READ_MARK,
+            "shared": shared,
+            "history": HISTORY,
+            "read_only": list(READ_ONLY),
+        },
     ).fetchall()
-    kinds: dict[str, list[str]] = {"table": [], "hidden": [], "sequence": [], "trigger": [], "read": [], "called": []}
-    for kind, name in rows:
-        kinds[kind].append(name)
-    return _Objects(*(kinds[kind] for kind in ("table", "hidden", "sequence", "called", "read", "trigger")))
+    kinds = ("history", "registry", "writable", "hidden", "sequence", "called", "read", "trigger")
+    return _Objects(*([name for kind, name in rows if kind == each] for each in kinds))
 
 
 def _rights(schema: str, names: Names, objects: _Objects) -> list[sql.Composable]:
@@ -164,16 +180,14 @@ def _rights(schema: str, names: Names, objects: _Objects) -> list[sql.Composable
     # The logins too: somebody may have granted one of them something by hand.
     others = sql.SQL(", ").join([sql.SQL("PUBLIC"), both, *map(sql.Identifier, names.logins)])
     functions = [*objects.called, *objects.read]
-    readable = [name for name in objects.tables if name != HISTORY]
-    writable = [name for name in readable if name not in READ_ONLY]
     return [
         sql.SQL("REVOKE ALL ON SCHEMA {} FROM {}").format(home, others),
         sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(home, both),
         *_each("REVOKE ALL ON TABLE {} FROM {}", [*objects.tables, *objects.hidden], others),
         *_each("REVOKE ALL ON SEQUENCE {} FROM {}", objects.sequences, others),
         *_each("REVOKE ALL ON ROUTINE {} FROM {}", [*functions, *objects.triggers], others),
-        *_each("GRANT SELECT ON TABLE {} TO {}", readable, both),
-        *_each("GRANT INSERT, UPDATE, DELETE ON TABLE {} TO {}", writable, writer),
+        *_each("GRANT SELECT ON TABLE {} TO {}", objects.readable, both),
+        *_each("GRANT INSERT, UPDATE, DELETE ON TABLE {} TO {}", objects.writable, writer),
         *_each("GRANT EXECUTE ON ROUTINE {} TO {}", functions, writer),
         *_each("GRANT EXECUTE ON ROUTINE {} TO {}", objects.read, reader),
     ]

@@ -289,6 +289,9 @@ def test_others_get_the_rights_themselves(operator: Operator, group: str) -> Non
     assert operator.provision(asking(operator, writer=group)).code == 0
     with inspector(operator) as connection:
         connection.execute(put.encode())
+        for refused in ("UPDATE notes.memory_datasets SET legal_hold = false", "SELECT * FROM notes.memory_migrations"):
+            with pytest.raises(errors.InsufficientPrivilege):
+                connection.execute(refused.encode())
     assert operator.provision(asking(operator, reader=group)).code == 0
     with inspector(operator) as connection:
         assert connection.execute(get.encode()).fetchone() == (2,)
