@@ -38,30 +38,32 @@ WITH home AS MATERIALIZED (
 ), kinds (letter, name) AS (
     VALUES ('r'::"char", 'tables'), ('S', 'sequences'), ('f', 'routines'), ('T', 'types')
 ), acl AS (
-    SELECT '' AS relation, '' AS col, coalesce(nspacl, acldefault('n', nspowner)) AS items
+    SELECT '' AS relation, '' AS col, nspowner AS holder, coalesce(nspacl, acldefault('n', nspowner)) AS items
     FROM home
     UNION ALL
-    SELECT relname, '',
+    SELECT relname, '', relowner,
            coalesce(relacl, acldefault(CASE relkind WHEN 'S' THEN 's'::"char" ELSE 'r'::"char" END, relowner))
     FROM relation WHERE relkind <> 'c'
     UNION ALL
-    SELECT c.relname, quote_ident(a.attname), a.attacl
+    SELECT c.relname, quote_ident(a.attname), c.relowner, a.attacl
     FROM relation c JOIN pg_attribute a ON a.attrelid = c.oid
     WHERE a.attacl IS NOT NULL AND NOT a.attisdropped
     UNION ALL
-    SELECT title, '', coalesce(proacl, acldefault('f', proowner)) FROM routine
+    SELECT title, '', proowner, coalesce(proacl, acldefault('f', proowner)) FROM routine
     UNION ALL
-    SELECT 'new ' || kinds.name, '',
+    SELECT 'new ' || kinds.name, '', %(owner)s::regrole::oid,
            coalesce((SELECT d.defaclacl FROM pg_default_acl d WHERE d.defaclrole = %(owner)s::regrole
                      AND d.defaclnamespace = 0 AND d.defaclobjtype = kinds.letter),
                     acldefault(CASE kinds.letter WHEN 'S' THEN 's' ELSE kinds.letter END, %(owner)s::regrole))
     FROM kinds
     UNION ALL
-    SELECT 'new ' || kinds.name || ' in the schema', '', d.defaclacl
+    SELECT 'new ' || kinds.name || ' in the schema', '', d.defaclrole, d.defaclacl
     FROM home JOIN pg_default_acl d ON d.defaclnamespace = home.oid AND d.defaclrole = %(owner)s::regrole
     JOIN kinds ON kinds.letter = d.defaclobjtype
 ), granted AS (
-    SELECT acl.relation, acl.col, CASE entry.grantee WHEN 0 THEN '' ELSE pg_get_userbyid(entry.grantee) END AS grantee,
+    -- Of what belongs to somebody else, that one has the owner's rights.
+    SELECT acl.relation, acl.col, CASE entry.grantee WHEN 0 THEN '' WHEN acl.holder THEN %(owner_name)s
+           ELSE pg_get_userbyid(entry.grantee) END AS grantee,
            array_agg(DISTINCT entry.privilege_type || CASE WHEN entry.is_grantable THEN ' (grantable)' ELSE '' END)
                AS privileges
     FROM acl CROSS JOIN aclexplode(acl.items) entry
@@ -148,5 +150,5 @@ class Item:
 
 def read(connection: Connection, schema: str, owner: str, mark: str) -> list[Item]:
     """Reads everything in a schema but what extensions put there, and what the owner's default privileges are."""
-    values = {"schema": schema, "owner": f'"{owner}"', "mark": mark}
+    values = {"schema": schema, "owner": f'"{owner}"', "owner_name": owner, "mark": mark}
     return [Item(*row) for row in connection.execute(_QUERY, values).fetchall()]

@@ -155,13 +155,18 @@ class Comparison:
 
 
 def _renamed(items: Mapping[tuple[str, str], Item], old: str, new: str) -> dict[tuple[str, str], Item]:
-    """Gives what a partition of another name should have."""
+    """Gives what a partition of another name should have of its own.
+
+    What it gets from its parent cannot be taken from it, and is called as PostgreSQL likes.
+    """
 
     def put(value: Any) -> Any:
         return value.replace(old, new) if isinstance(value, str) else value
 
     renamed = {}
     for (kind, name), item in items.items():
+        if kind in ("constraint", "index") and item.facts["inherited"]:
+            continue
         facts = {fact: put(value) for fact, value in item.facts.items()}
         renamed[kind, put(name)] = Item(kind, new, put(name), facts)
     return renamed
