@@ -62,8 +62,8 @@ SET search_path = @{schema}, @{extension_schema}, pg_temp
 SET plan_cache_mode = force_custom_plan
 AS $$
 DECLARE
-    -- As many rows as are sorted within some 40 ms.
-    few CONSTANT integer := least(20000, 10000 * 1536 / vector_dims(p_embedding));
+    -- As many rows as are sorted within some 20 ms once they are in memory.
+    few CONSTANT integer := least(20000, 5000 * 1536 / vector_dims(p_embedding));
     matching tid[];
     found_ids uuid[];
     lists integer;
