@@ -249,6 +249,24 @@ def test_a_runbook_says_what_to_look_at_and_what_to_do(name: str) -> None:
     assert "**To do.**" in section
 
 
+def test_fields_that_runbooks_and_alerts_name_are_in_the_api() -> None:
+    said = RUNBOOKS + "".join(rule["annotations"]["description"] for rule in alerts().values())
+    named = {
+        *(tuple(path.split(".")) for path in re.findall(r"\b((?:spec|status)\.[\w.]*\w)", said)),
+        *(("spec", *path.split(".")) for path in re.findall(r"(?<!\.)\b((?:maintenance|jobs)\.[a-z]\w+)", said)),
+    }
+    assert {("spec", "maintenance", "workMem"), ("spec", "retention", "ttlDays"), ("status", "drift")} <= named
+    for path in named:
+        assert any(is_there(schema(source), path) for source in sources()), ".".join(path)
+
+
+def is_there(part: Schema, path: tuple[str, ...]) -> bool:
+    """Whether a schema has a field at a path."""
+    for step in path:
+        part = part.get("properties", {}).get(step, {})
+    return bool(part)
+
+
 def test_words_that_are_looked_for_in_our_logs_are_logged() -> None:
     code = "".join(path.read_text() for part in ("function", "migrations") for path in (ROOT / part).rglob("*.py"))
     words = re.findall(r"'\"?([a-z ]+)\"?'", "".join(re.findall(r"\| grep .*", RUNBOOKS)))
