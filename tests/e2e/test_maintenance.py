@@ -40,7 +40,7 @@ print(json.dumps({"events": ask("SELECT count(*) FROM memory_events")[0][0]}))
 VECTORS = f"""
 connection.execute(
     "INSERT INTO memory_embeddings (dataset, key, embedding)"
-    " SELECT %s, n::text, (SELECT array_agg(random() + n * 0)::real[] FROM generate_series(1, 1536))::vector"
+    " SELECT %s, n::text, (SELECT array_agg(random())::real[] FROM generate_series(1, 1536 + n * 0))::vector"
     " FROM generate_series(1, {ROWS}) n",
     [binding["dataset"]],
 )
