@@ -154,3 +154,51 @@ def test_dead_rows_are_told_where_there_are_many(database: Database, command: Co
         assert row
         assert row[0] >= found
     assert maintain(command, memory).of()["data"]["deadPercent"] == 15
+
+
+def test_drift_is_reported_and_repaired_only_when_the_provider_says_so(database: Database, command: Command) -> None:
+    memory = Memory(database)
+    command.provision(memory)
+    assert maintain(command, memory).of()["drift"] == []
+    with database.superuser() as admin:
+        admin.execute("DROP INDEX notes.memory_embeddings_tsv_idx")
+    for _ in range(2):
+        assert maintain(command, memory).of()["drift"] == ["index memory_embeddings_tsv_idx is missing"]
+    assert maintain(command, memory, drift="Repair").of()["drift"] == []
+    assert maintain(command, memory).of()["drift"] == []
+
+
+def test_a_memory_of_a_shared_schema_hears_of_its_own_drift(database: Database, command: Command) -> None:
+    memories = [
+        report_of(
+            Memory(
+                database,
+                identity=f"team/m{number}",
+                uid=f"u{number}",
+                dataset=f"d{number}",
+                schema="shared",
+                provider={"isolation": "Dataset"},
+            ),
+            f"r{number}",
+        )
+        for number in range(2)
+    ]
+    for memory in memories:
+        assert command.provision(memory).code == 0
+    with database.superuser() as admin:
+        policy = f"{memories[0].prefix}_reader"
+        admin.execute(sql.SQL("DROP POLICY {} ON shared.memory_kv").format(sql.Identifier(policy)))
+    done = maintain(command, memories[0])
+    assert done.of("r0")["drift"] == [f"policy {policy} is missing on memory_kv"]
+    assert done.of("r1")["drift"] == []
+
+
+def test_a_status_has_room_for_so_many_differences(database: Database, command: Command) -> None:
+    memory = Memory(database)
+    command.provision(memory)
+    with database.superuser() as admin:
+        for number in range(30):
+            admin.execute(f"ALTER TABLE notes.memory_kv ADD COLUMN extra_{number} text".encode())
+    said = maintain(command, memory).of()["drift"]
+    assert len(said) == 20
+    assert said[-1] == "and 11 more"

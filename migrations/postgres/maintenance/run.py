@@ -16,7 +16,7 @@ from migrations.deadline import Deadline
 from migrations.errors import Code, CommandError
 from migrations.postgres import ledger
 from migrations.postgres.connection import Admin, Connection, ConnectionLostError, explained, home_lock
-from migrations.postgres.maintenance import indexes, measure, partitions, places, retention, vacuum
+from migrations.postgres.maintenance import drift, indexes, measure, partitions, places, retention, vacuum
 from migrations.postgres.maintenance.answers import Answer
 from migrations.postgres.maintenance.places import Place, Work
 from migrations.postgres.names import lock_name
@@ -142,6 +142,7 @@ class _Run:
         self._step("retention", self._retention, locked=True)
         self._step("index", self._index)
         self._step("vacuum", vacuum.look_after)
+        self._step("drift", self._drift, locked=True)
         self._step("measure", self._measure)
         for answer in self.answers.values():
             answer.publish()
@@ -198,6 +199,13 @@ class _Run:
 
         for key, index in indexes.look_after(work, tell).items():
             self.answers[key].index(index)
+
+    def _drift(self, work: Work) -> None:
+        found = drift.find(work)
+        if found and self.request.drift_policy == "Repair":
+            found = drift.repair(work, found)
+        for key, answer in self.answers.items():
+            answer.drift(sorted(str(each) for each in found if each.home in {"", key}))
 
     def _measure(self, work: Work) -> None:
         for key, found in measure.take(work).items():
