@@ -25,9 +25,10 @@ WITH home AS MATERIALIZED (
 ), relation AS MATERIALIZED (
     SELECT c.*, quote_ident(home.nspname) || '.' || quote_ident(c.relname) AS title
     FROM pg_class c JOIN home ON home.oid = c.relnamespace
+    -- The sequence of an identity column is a fact of the column.
     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'c')
       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
-                      AND d.deptype = 'e')
+                      AND (d.deptype = 'e' OR (c.relkind = 'S' AND d.deptype = 'i')))
 ), stored AS MATERIALIZED (
     SELECT * FROM relation WHERE relkind IN ('r', 'p')
 ), routine AS MATERIALIZED (
@@ -121,11 +122,13 @@ SELECT 'function', '', title, jsonb_build_object(
     'statement', 'ROUTINE ' || oid::regprocedure::text)
 FROM routine
 UNION ALL
-SELECT 'object', '', o.type || ' ' || o.identity, '{}'
+SELECT 'object', '', o.type || ' ' || coalesce(o.name, o.identity), '{}'
 FROM home JOIN pg_depend d ON d.refclassid = 'pg_namespace'::regclass AND d.refobjid = home.oid AND d.deptype = 'n'
 CROSS JOIN pg_identify_object(d.classid, d.objid, 0) o
 WHERE d.classid NOT IN ('pg_class'::regclass, 'pg_proc'::regclass, 'pg_default_acl'::regclass, 'pg_extension'::regclass)
   AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = d.classid AND e.objid = d.objid AND e.deptype IN ('e', 'i'))
+  AND NOT EXISTS (SELECT FROM pg_type t JOIN relation ON relation.oid = t.typrelid
+                  WHERE d.classid = 'pg_type'::regclass AND t.oid = d.objid)
 UNION ALL
 SELECT 'right', relation, CASE col WHEN '' THEN '' ELSE col || ' ' END || grantee, jsonb_build_object(
     'grantee', grantee, 'privileges', privileges, 'column', col)

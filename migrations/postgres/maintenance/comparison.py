@@ -1,7 +1,6 @@
 """What differs between a schema as it is and as it should be, said in sentences, with what would mend it."""
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +11,14 @@ from migrations.postgres.maintenance.differences import (
     FUNCTIONS,
     MARKS,
     Difference,
+    Files,
     owned_by,
+    unexpected,
 )
 from migrations.postgres.maintenance.mending import Fix
 from migrations.postgres.maintenance.places import Place
 from migrations.postgres.maintenance.rights import Rights, Target
 from migrations.postgres.maintenance.tables import KINDS, Table
-from migrations.postgres.sqlfile import File
 
 
 @dataclass(frozen=True)
@@ -50,19 +50,13 @@ class Schema:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One place, as it is and as it should be.
-
-    Attributes:
-        later: Files of the image that the home's history does not have.
-        unknown: Files that were applied and cannot be tried out here: nothing is said about what they make.
-    """
+    """One place, as it is and as it should be."""
 
     place: Place
     wanted: Schema
     actual: Schema
     rights: Rights
-    later: Sequence[File] = ()
-    unknown: Sequence[File] = ()
+    files: Files
 
     def differences(self) -> Iterator[Difference]:
         """Gives them in no order."""
@@ -131,27 +125,22 @@ class Comparison:
             yield from self._extra(f"{KINDS[actual.facts['kind']]} {name}", name, actual)
             return
         differing = self._table(parent, self.wanted.items[parent]).differing() if parent else []
-        its_parents = frozenset((kind, each.replace(parent, name)) for kind, each, *_ in differing)
+        # What a part of the parent is called its partitions' parts are, or it is called after each of them.
+        its_parents = frozenset(
+            (kind, called) for kind, each, *_ in differing for called in (each, each.replace(parent, name))
+        )
         yield from self._table(name, expected, its_parents).differences()
 
     def _table(
         self, name: str, expected: Mapping[tuple[str, str], Item], its_parents: frozenset[tuple[str, str]] = frozenset()
     ) -> Table:
-        return Table(self.place, self.rights, name, expected, self.actual.items[name], its_parents)
+        return Table(self.place, self.rights, self.files, name, expected, self.actual.items[name], its_parents)
 
     def _extra(self, title: str, name: str, actual: Item, *drop: Fix) -> Iterator[Difference]:
-        """Says that something is there that should not be, unless a file says what it is."""
-        word = re.compile(rf"\b{re.escape(name)}\b")
-        owner = actual.facts.get("owner", self.place.owner)
-        file = next((file for file in self.later if word.search(file.text)), None)
-        if any(word.search(file.text) for file in self.unknown):
-            return
-        if owner != self.place.owner:
-            yield Difference(f'{title} is not of this version and belongs to "{owner}"')
-        elif file:
-            yield Difference(f"{title} is of {file.title}, which the history of this Memory lacks")
+        if actual.facts["owner"] == self.place.owner:
+            yield from unexpected(title, name, self.files, drop)
         else:
-            yield Difference(f"{title} is not of this version", fixes=drop)
+            yield Difference(f'{title} is not of this version and belongs to "{actual.facts["owner"]}"')
 
 
 def _renamed(items: Mapping[tuple[str, str], Item], old: str, new: str) -> dict[tuple[str, str], Item]:

@@ -1,16 +1,19 @@
 """What a difference is: a sentence, and what would mend it."""
 
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from migrations.postgres.maintenance import mending
 from migrations.postgres.maintenance.catalog import Item
 from migrations.postgres.maintenance.mending import Fix
+from migrations.postgres.sqlfile import File
 
 LONGEST = 300
 
 # The order of mending: owners before what only an owner can mend, columns before what stands on them, rights when all
 # is there.
-OWNERS, FUNCTIONS, COLUMNS, TABLES, CONSTRAINTS, INDEXES, TRIGGERS, MARKS, TAKEN, GIVEN = range(10)
+OWNERS, FUNCTIONS, COLUMNS, SETTINGS, CONSTRAINTS, INDEXES, TRIGGERS, MARKS, TAKEN, GIVEN = range(10)
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,31 @@ class Difference:
     def __str__(self) -> str:
         text = f"{self.sentence}: {self.why}" if self.why else self.sentence
         return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files that may say what a thing is which should not be there.
+
+    Attributes:
+        later: Of the image, and not in the home's history.
+        unknown: Applied, and impossible to try out here: nothing is said about what they make.
+    """
+
+    later: Sequence[File]
+    unknown: Sequence[File]
+
+
+def unexpected(title: str, name: str, files: Files, fixes: tuple[Fix, ...] = ()) -> Iterator[Difference]:
+    """Says that something is there that should not be, unless a file says what it is."""
+    word = re.compile(rf"\b{re.escape(name)}\b")
+    if any(word.search(file.text) for file in files.unknown):
+        return
+    file = next((file for file in files.later if word.search(file.text)), None)
+    if file:
+        yield Difference(f"{title} is of {file.title}, which the history of this Memory lacks")
+    else:
+        yield Difference(f"{title} is not of this version", fixes=fixes)
 
 
 def owned_by(title: str, actual: Item, owner: str) -> Difference:

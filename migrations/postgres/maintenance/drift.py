@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg
 from psycopg import sql
 
 from migrations import log
@@ -12,7 +13,7 @@ from migrations.postgres import policies, runner, sqlfile
 from migrations.postgres.grants import READ_MARK
 from migrations.postgres.maintenance import catalog, expected, mending, surroundings
 from migrations.postgres.maintenance.comparison import Comparison, Schema
-from migrations.postgres.maintenance.differences import GIVEN, Difference
+from migrations.postgres.maintenance.differences import GIVEN, Difference, Files
 from migrations.postgres.maintenance.expected import Wanted
 from migrations.postgres.maintenance.mending import Fix, NotMendedError
 from migrations.postgres.maintenance.places import Work
@@ -26,8 +27,6 @@ from migrations.request import Embeddings
 
 # What is put back may show what stood in its way until then: a function its rights, a column its index.
 ROUNDS = 4
-# A value that is out of range, and one that breaks a rule: the server's words may hold it.
-_ABOUT_VALUES = ("22", "23")
 
 
 def find(work: Work, folder: Path = sqlfile.FOLDER) -> list[Difference]:
@@ -54,16 +53,19 @@ def find(work: Work, folder: Path = sqlfile.FOLDER) -> list[Difference]:
 
 
 def _in_the_schema(work: Work, found: Surroundings, folder: Path) -> Iterator[Difference]:
-    applied = _history(work)
+    try:
+        applied = _history(work)
+    except psycopg.errors.InsufficientPrivilege:
+        # The rest is found as soon as the owner may look.
+        yield from surroundings.of_history(work)
+        return
     if applied is None:
         yield Difference("table memory_migrations is missing: restore it from a backup")
         return
     files = {module: sqlfile.read(module, folder) for module in sqlfile.modules(folder)}
     mismatches = list(_mismatches(applied, files))
     if any(row.module == "embeddings" for row in applied):
-        yield from surroundings.of_extension(found)
-        if found.vector:
-            yield from surroundings.of_extension_schema(work, found.vector_schema)
+        yield from surroundings.of_extension(work, found)
     if mismatches:
         # What the schema should be is not known then.
         yield from mismatches
@@ -74,11 +76,13 @@ def _in_the_schema(work: Work, found: Surroundings, folder: Path) -> Iterator[Di
 
 
 def _history(work: Work) -> list[Applied] | None:
-    if not work.has("memory_migrations"):
-        return None
     query = sql.SQL("SELECT module, version, name, sha256 FROM {} ORDER BY module <> 'core', module, version")
-    with work.as_owner() as connection:
-        return [Applied(*row) for row in connection.execute(query.format(work.table("memory_migrations"))).fetchall()]
+    try:
+        with work.as_owner() as connection:
+            rows = connection.execute(query.format(work.table("memory_migrations"))).fetchall()
+    except psycopg.errors.UndefinedTable:
+        return None
+    return [Applied(*row) for row in rows]
 
 
 def _mismatches(applied: Sequence[Applied], files: dict[str, list[File]]) -> Iterator[Difference]:
@@ -96,7 +100,7 @@ def _compare(
     place = work.place
     titles = {row.title for row in applied}
     # Without pgvector nothing can be made that needs it.
-    unknown = [file for file in files if file.title in titles and file.module == "embeddings" and not found.vector]
+    unknown = [] if found.vector_usable else [file for file in files if file.module == "embeddings"]
     by_title = {file.title: file for file in files}
     known = tuple(by_title[row.title] for row in applied if by_title[row.title] not in unknown)
     values = Values(
@@ -117,8 +121,7 @@ def _compare(
         wanted=Schema.of(expected.read(work.connection, wanted, found.quoted)),
         actual=Schema.of(catalog.read(work.connection, place.schema, place.owner, READ_MARK)),
         rights=Rights.of(place, managed=surroundings.is_managed(work)),
-        later=[file for file in files if file.title not in titles],
-        unknown=unknown,
+        files=Files([file for file in files if file.title not in titles], unknown),
     )
     yield from comparison.differences()
 
@@ -158,7 +161,7 @@ def repair(work: Work, differences: Iterable[Difference], folder: Path = sqlfile
     left = list(differences)
     refused: dict[Fix, str] = {}
     for _ in range(ROUNDS):
-        fixes = {fix for difference in left for fix in difference.fixes if fix not in refused}
+        fixes = dict.fromkeys(fix for difference in left for fix in difference.fixes if fix not in refused)
         if not fixes:
             break
         for fix in sorted(fixes, key=lambda fix: fix.order):
@@ -177,7 +180,7 @@ def _apply(work: Work, fix: Fix) -> str:
         return str(error)
     except CommandError as error:
         log.write("a difference stays", sqlstate=error.sqlstate, way=fix.way.__name__)
-        return "the rows that are there do not allow it" if error.sqlstate[:2] in _ABOUT_VALUES else error.message
+        return error.message
     return ""
 
 

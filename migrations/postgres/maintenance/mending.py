@@ -1,6 +1,7 @@
 """How differences are mended. Each way takes what it needs, says why when it cannot, and loses no value."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -49,9 +50,23 @@ def _patience(work: Work) -> Deadline:
 def _in_transaction(work: Work, change: Callable[[], T]) -> T:
     def limited() -> T:
         work.connection.execute(LOCK_TIMEOUT)
-        return change()
+        with _rows_that_are_there():
+            return change()
 
     return retrying(work.connection, _patience(work), limited)
+
+
+@contextmanager
+def _rows_that_are_there() -> Iterator[None]:
+    """Tells rows that break a rule from a race with another session, which is tried again."""
+    try:
+        yield
+    except (psycopg.DataError, psycopg.IntegrityError) as error:
+        if error.diag.schema_name == "pg_catalog":
+            raise
+        # Not the server's words: they may hold a value.
+        msg = "the rows that are there do not allow it"
+        raise NotMendedError(msg) from None
 
 
 def execute(work: Work, *statements: str) -> None:
@@ -79,8 +94,9 @@ def execute_alone(work: Work, *statements: str) -> None:
     with work.as_owner() as connection:
 
         def change() -> None:
-            for statement in statements:
-                connection.execute(statement.encode())
+            with _rows_that_are_there():
+                for statement in statements:
+                    connection.execute(statement.encode())
 
         retrying_alone(connection, _patience(work), change)
 

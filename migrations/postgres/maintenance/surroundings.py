@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from migrations.postgres import verify
 from migrations.postgres.connection import Connection
 from migrations.postgres.maintenance import mending
-from migrations.postgres.maintenance.differences import GIVEN, OWNERS, Difference
+from migrations.postgres.maintenance.catalog import Item
+from migrations.postgres.maintenance.differences import GIVEN, OWNERS, Difference, owned_by
 from migrations.postgres.maintenance.mending import Fix
 from migrations.postgres.maintenance.places import Home, Work
 from migrations.postgres.roles import Membership, memberships
@@ -22,7 +23,8 @@ SELECT current_setting('server_version_num')::int, to_regnamespace(quote_ident(%
                  LIMIT 1), ''),
        coalesce((SELECT t.typname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
                  JOIN pg_namespace h ON h.oid = c.relnamespace JOIN pg_type t ON t.oid = a.atttypid
-                 WHERE h.nspname = %(schema)s AND c.relname = 'memory_embeddings' AND a.attname = 'embedding'), '')
+                 WHERE h.nspname = %(schema)s AND c.relname = 'memory_embeddings' AND a.attname = 'embedding'), ''),
+       coalesce((SELECT has_schema_privilege(r.oid, n.oid, 'USAGE') FROM pg_roles r WHERE r.rolname = %(owner)s), false)
 FROM (SELECT) one LEFT JOIN pg_extension e ON e.extname = 'vector' LEFT JOIN pg_namespace n ON n.oid = e.extnamespace
 """
 
@@ -38,6 +40,7 @@ class Surroundings:
         vector: Version of pgvector, "" without it; `vector_schema` where it is.
         vector_was: The schema that functions look for pgvector in, "" when there are none.
         vector_type: What embeddings are stored as, "" when there are none.
+        vector_usable: Whether the owner can look into the schema that pgvector is in.
     """
 
     number: int
@@ -47,15 +50,16 @@ class Surroundings:
     vector_schema: str
     vector_was: str
     vector_type: str
+    vector_usable: bool
 
 
 def read(work: Work) -> Surroundings:
     """Asks the server, in one round trip."""
-    [row] = work.connection.execute(_QUERY, {"schema": work.place.schema}).fetchall()
+    [row] = work.connection.execute(_QUERY, {"schema": work.place.schema, "owner": work.place.owner}).fetchall()
     return Surroundings(*row)
 
 
-def of_extension(found: Surroundings) -> Iterator[Difference]:
+def of_extension(work: Work, found: Surroundings) -> Iterator[Difference]:
     """Gives what is wrong with pgvector, which the home has embeddings for."""
     if not found.vector:
         yield Difference("extension vector is missing")
@@ -66,6 +70,31 @@ def of_extension(found: Surroundings) -> Iterator[Difference]:
     was = found.vector_was.strip('"')
     if was and was != found.vector_schema:
         yield Difference(f'extension vector is in schema "{found.vector_schema}" instead of "{was}"')
+    yield from _looks(work, found)
+
+
+_HISTORY = """
+SELECT quote_ident(n.nspname), pg_get_userbyid(n.nspowner), pg_get_userbyid(c.relowner)
+FROM pg_namespace n LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'memory_migrations'
+WHERE n.nspname = %s
+"""
+
+
+def of_history(work: Work) -> Iterator[Difference]:
+    """Says why the owner cannot read the history."""
+    schema, owner = work.place.schema, work.place.owner
+    [(quoted, of_schema, of_table)] = work.connection.execute(_HISTORY, [schema]).fetchall()
+    found = (
+        (f"schema {schema}", f"SCHEMA {quoted}", of_schema),
+        ("table memory_migrations", f"TABLE {quoted}.memory_migrations", of_table),
+    )
+    for title, statement, actual in found:
+        if actual != owner:
+            yield owned_by(title, Item("", "", "", {"owner": actual, "statement": statement}), owner)
+    if of_schema == of_table == owner:
+        give = tuple(f'GRANT ALL ON {statement} TO "{owner}"' for _, statement, _ in found)
+        fix = Fix(OWNERS, mending.execute, give)
+        yield Difference(f"owner lacks rights on schema {schema} or its table memory_migrations", fixes=(fix,))
 
 
 def has_groups(work: Work, home: Home) -> bool:
@@ -163,14 +192,15 @@ def _groups_locked_out(work: Work, home: Home, close: Fix) -> Iterator[Differenc
                 yield Difference(f"{who} lacks CONNECT on database {home.names.database}", fixes=(close,))
 
 
-def of_extension_schema(work: Work, schema: str) -> Iterator[Difference]:
-    """Says that a Memory's groups cannot look into the schema that pgvector is in."""
-    own = work.place.isolation == "Database"
-    for home in work.place.homes:
-        for role, who in ((home.names.writer, "writer group"), (home.names.reader, "reader group")):
-            row = work.connection.execute(
-                "SELECT has_schema_privilege(oid, %s, 'USAGE') FROM pg_roles WHERE rolname = %s", [schema, role]
-            ).fetchone()
-            if row and not row[0]:
-                fix = Fix(GIVEN, mending.open_extension, (home, schema))
-                yield Difference(f"{who} lacks USAGE on schema {schema}", home.key, (fix,) if own else ())
+def _looks(work: Work, found: Surroundings) -> Iterator[Difference]:
+    """Says who cannot look into the schema that pgvector is in; in a Memory's own database its owner may let them."""
+    schema, homes = found.vector_schema, work.place.homes
+    if not found.vector_usable:
+        yield Difference(f"owner lacks USAGE on schema {schema}")
+    who = {home.names.writer: ("writer group", home) for home in homes}
+    who |= {home.names.reader: ("reader group", home) for home in homes}
+    query = "SELECT rolname FROM pg_roles WHERE rolname = ANY(%s) AND NOT has_schema_privilege(oid, %s, 'USAGE')"
+    for (role,) in work.connection.execute(query, [list(who), schema]).fetchall():
+        group, home = who[role]
+        fixes = (Fix(GIVEN, mending.open_extension, (home, schema)),) if work.place.isolation == "Database" else ()
+        yield Difference(f"{group} lacks USAGE on schema {schema}", home.key, fixes)

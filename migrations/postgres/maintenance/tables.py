@@ -9,10 +9,12 @@ from migrations.postgres.maintenance.differences import (
     COLUMNS,
     CONSTRAINTS,
     INDEXES,
-    TABLES,
+    SETTINGS,
     TRIGGERS,
     Difference,
+    Files,
     owned_by,
+    unexpected,
 )
 from migrations.postgres.maintenance.mending import Fix, Retyping
 from migrations.postgres.maintenance.places import Place
@@ -45,6 +47,7 @@ class Table:
 
     place: Place
     rights: Rights
+    files: Files
     name: str
     expected: Items
     actual: Items
@@ -84,7 +87,7 @@ class Table:
             elif expected:
                 yield Difference(f"{self._title(kind, expected)} is missing", fixes=self._made(kind, expected))
             elif found:
-                yield self._extra(kind, found)
+                yield from unexpected(self._title(kind, found), name, self.files, self._dropped(kind, found))
         target = Target(self.name, f"TABLE {self.statement}")
         rights = [
             [each for (kind, _), each in items.items() if kind == "right"] for items in (self.expected, self.actual)
@@ -105,16 +108,16 @@ class Table:
     def _itself(self) -> Iterator[Difference]:
         wanted, actual = self.expected["table", ""].facts, self.actual["table", ""].facts
         if actual["persistence"] != wanted["persistence"]:
-            yield Difference(f"table {self.name} is unlogged", fixes=self._change(TABLES, "SET LOGGED"))
+            yield Difference(f"table {self.name} is unlogged", fixes=self._change(SETTINGS, "SET LOGGED"))
         # What else is set is the platform team's tuning.
         for option in sorted(set(wanted["options"]) - set(actual["options"])):
-            fixes = self._change(TABLES, f"SET ({option})")
+            fixes = self._change(SETTINGS, f"SET ({option})")
             yield Difference(f"table {self.name} lacks the setting {option}", fixes=fixes)
         if actual["secured"] and not self.shared:
-            fixes = self._change(TABLES, "DISABLE ROW LEVEL SECURITY")
+            fixes = self._change(SETTINGS, "DISABLE ROW LEVEL SECURITY")
             yield Difference(f"row-level security is on for {self.name}", fixes=fixes)
         if actual["forced"] and not self.shared:
-            fixes = self._change(TABLES, "NO FORCE ROW LEVEL SECURITY")
+            fixes = self._change(SETTINGS, "NO FORCE ROW LEVEL SECURITY")
             yield Difference(f"row-level security is forced for {self.name}", fixes=fixes)
 
     def _change(self, order: int, *changes: str) -> tuple[Fix, ...]:
@@ -133,7 +136,7 @@ class Table:
             return (Fix(INDEXES, mending.execute, (facts["definition"].replace(" ON ONLY ", " ON ", 1),)),)
         if kind == "index":
             create = facts["definition"].replace(" INDEX ", " INDEX CONCURRENTLY ", 1)
-            return (Fix(INDEXES, mending.execute_alone, (_dropped(item), create)),)
+            return (Fix(INDEXES, mending.execute_alone, (_without(item), create)),)
         return (Fix(TRIGGERS, mending.execute, (facts["definition"], *self._fires(item))),)
 
     def _fires(self, trigger: Item) -> tuple[str, ...]:
@@ -141,19 +144,18 @@ class Table:
         fires = trigger.facts["enabled"]
         return () if fires == "O" else (f"{self.alter} {_FIRES[fires]} TRIGGER {trigger.facts['statement']}",)
 
-    def _extra(self, kind: str, item: Item) -> Difference:
+    def _dropped(self, kind: str, item: Item) -> tuple[Fix, ...]:
+        """Gives what takes a part away."""
         statement = item.facts["statement"]
         if kind == "column":
-            fixes: tuple[Fix, ...] = (Fix(COLUMNS, mending.drop_column, (self.statement, statement)),)
-        elif kind == "constraint":
-            fixes = self._change(CONSTRAINTS, f"DROP CONSTRAINT {statement}")
-        elif kind == "index":
-            way = mending.execute if self.actual["table", ""].facts["kind"] == "p" else mending.execute_alone
-            drop = _dropped(item) if way is mending.execute_alone else f"DROP INDEX {statement}"
-            fixes = (Fix(INDEXES, way, (drop,)),)
-        else:
-            fixes = (Fix(TRIGGERS, mending.execute, (f"DROP {kind} {statement} ON {self.statement}",)),)
-        return Difference(f"{self._title(kind, item)} is not of this version", fixes=fixes)
+            return (Fix(COLUMNS, mending.drop_column, (self.statement, statement)),)
+        if kind == "constraint":
+            return self._change(CONSTRAINTS, f"DROP CONSTRAINT {statement}")
+        if kind == "index" and self.actual["table", ""].facts["kind"] == "p":
+            return (Fix(INDEXES, mending.execute, (f"DROP INDEX {statement}",)),)
+        if kind == "index":
+            return (Fix(INDEXES, mending.execute_alone, (_without(item),)),)
+        return (Fix(TRIGGERS, mending.execute, (f"DROP {kind} {statement} ON {self.statement}",)),)
 
     def _title(self, kind: str, item: Item) -> str:
         """Gives a part as sentences name it."""
@@ -186,13 +188,13 @@ class Table:
             yield Difference(f"{title} is {have['type']} instead of {want['type']}", fixes=(fix,))
         elif have["default"] != want["default"]:
             change = f"SET DEFAULT {want['default']}" if want["default"] is not None else "DROP DEFAULT"
-            yield Difference(f"{title} has another default", fixes=self._change(COLUMNS, f"{alter} {change}"))
+            yield Difference(f"{title} has another default", fixes=self._change(SETTINGS, f"{alter} {change}"))
         if have["identity"] != want["identity"]:
             fixes = self._change(COLUMNS, f"{alter} DROP IDENTITY") if not want["identity"] else ()
             yield Difference(f"{title} is {'no' if want['identity'] else 'an'} identity column", fixes=fixes)
         if have["required"] != want["required"]:
             fixes = self._change(COLUMNS, f"{alter} {'SET' if want['required'] else 'DROP'} NOT NULL")
-            yield Difference(f"{title} {'may be' if want['required'] else 'is not to be'} null", fixes=fixes)
+            yield Difference(f"{title} {'may' if want['required'] else 'may not'} be null", fixes=fixes)
 
     def _constraint(self, title: str, wanted: Item, actual: Item) -> Iterator[Difference]:
         name = actual.facts["statement"]
@@ -244,5 +246,5 @@ def _definition(column: Item) -> str:
     return text + (" NOT NULL" if facts["required"] else "")
 
 
-def _dropped(index: Item) -> str:
+def _without(index: Item) -> str:
     return f"DROP INDEX CONCURRENTLY IF EXISTS {index.facts['statement']}"
