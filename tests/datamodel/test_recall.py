@@ -1,7 +1,9 @@
 """Search at size, against numpy: exact without an index, right with one."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import statistics
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from tests.datamodel.homes import Home, call, made
+from tests.migrations.maintained import looked_after, soon, vacuumed
 from tests.postgres import Connection, Database, Postgres
 
 Matrix = np.ndarray[tuple[int, ...], np.dtype[Any]]
@@ -25,13 +28,19 @@ def clustered(rows: int, dimension: int, seed: int = 7) -> Matrix:
     return centres[random.integers(0, 50, rows)] + np.float32(0.5) * noise
 
 
-def load(connection: Connection, vectors: Matrix, *, dataset: str = "notes", prefix: str = "k", kind: str) -> None:
-    """Loads by binary COPY; the texts are `number N` and the metadata say N modulo 10."""
+def load(
+    connection: Connection, vectors: Matrix, *, dataset: str = "notes", prefix: str = "k", kind: str, first: int = 0
+) -> None:
+    """Loads by binary COPY; the texts are `number N` and the metadata say N modulo 10 and 100."""
     statement = "COPY memory_embeddings (dataset, key, content, metadata, embedding) FROM STDIN WITH (FORMAT BINARY)"
     with connection.cursor().copy(statement) as copy:
         copy.set_types(["text", "text", "text", "jsonb", kind])
-        for number, vector in enumerate(vectors):
-            copy.write_row([dataset, f"{prefix}{number}", f"number {number}", Jsonb({"digit": number % 10}), vector])
+        for number, vector in enumerate(vectors, first):
+            copy.write_row([dataset, f"{prefix}{number}", f"number {number}", metadata(number), vector])
+
+
+def metadata(number: int) -> Jsonb:
+    return Jsonb({"digit": number % 10, "hundredth": number % 100})
 
 
 def nearest(vectors: Matrix, query: Matrix, metric: str, among: Sequence[int] | None = None) -> list[str]:
@@ -46,6 +55,24 @@ def nearest(vectors: Matrix, query: Matrix, metric: str, among: Sequence[int] | 
     else:
         distance = 1 - products / (np.linalg.norm(wide, axis=1) * np.linalg.norm(point))
     return [f"k{number}" for number in numbers[np.argsort(distance, kind="stable")[:10]]]
+
+
+def cosine(queries: Matrix, vectors: Matrix) -> Matrix:
+    """How near each vector is to each query, one row a query."""
+    wide = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    scores: Matrix = (queries / np.linalg.norm(queries, axis=1, keepdims=True)) @ wide.T
+    return scores
+
+
+def recall(scores: Matrix, answer: Sequence[str], before: int, after: int) -> float:
+    """The share of the right ten in an answer, of the rows `k0`, `k1`, … that a search could see.
+
+    Rows from `before` to `after` were written meanwhile: they count where they were seen.
+    """
+    numbers = [int(key[1:]) for key in answer]
+    seen = np.append(np.arange(before), [each for each in numbers if before <= each < after]).astype(int)
+    right = seen[np.argsort(-scores[seen], kind="stable")[:10]]
+    return len(set(numbers) & set(right.tolist())) / len(right) if len(right) else float(not numbers)
 
 
 def found(connection: Connection, *arguments: Any, **named: Any) -> list[str]:
@@ -199,3 +226,149 @@ def test_with_an_index_every_answer_is_whole(any_database: Database, tmp_path: P
                 assert all(row[1].startswith("f") for row in theirs)
                 assert len(found(writer, query, limit=100)) == 100
                 assert index_scans(writer) > 0
+
+
+LIFE = 64  # dimensions
+LAST = 4000  # rows
+EARNED = 1000
+RIGHT = 0.98
+
+
+class Life:
+    """A dataset that grows while it is searched; its keys are `k0`, `k1`, … in the order of writing."""
+
+    def __init__(self, home: Home) -> None:
+        random = np.random.default_rng(3)
+        made = clustered(LAST + 10, LIFE)
+        self.home = home
+        self.vectors = made[:LAST]
+        near = self.vectors[:10] + random.standard_normal((10, LIFE), dtype=np.float32) / 4
+        self.queries = np.concatenate([near, made[LAST:]])
+        self.scores = cosine(self.queries, self.vectors)
+        self.written = 0
+        self.recalls: list[float] = []
+
+    def write(self, connection: Connection, until: int) -> None:
+        """Writes as an app does, or by COPY when there is much of it."""
+        if until - self.written > 500:
+            load(connection, self.vectors[self.written : until], first=self.written, kind="vector")
+            self.written = until
+        while self.written < until:
+            key, vector, more = f"k{self.written}", self.vectors[self.written], metadata(self.written)
+            call(connection, "memory_upsert_embedding", "notes", key, vector, metadata=more)
+            self.written += 1
+
+    def search(self, connection: Connection, number: int) -> float:
+        """Gives the recall of one search; one row more may be committed than is counted yet."""
+        before, number = self.written, number % len(self.queries)
+        answer = found(connection, self.queries[number])
+        return recall(self.scores[number], answer, before, self.written + 1)
+
+    def all_searches(self, connection: Connection) -> float:
+        return statistics.mean(self.search(connection, number) for number in range(len(self.queries)))
+
+    def meanwhile(self, work: Callable[[], None], rows: int) -> float:
+        """Searches, and writes as many rows more, while something is done; gives the recall."""
+        done = threading.Event()
+        self.recalls = []
+
+        def search() -> None:
+            with self.home.reader() as reader:
+                while not done.is_set() or len(self.recalls) < len(self.queries):
+                    self.recalls.append(self.search(reader, len(self.recalls)))
+
+        def write() -> None:
+            with self.home.writer() as writer:
+                self.write(writer, self.written + rows)
+
+        writing, searching = threading.Thread(target=write), threading.Thread(target=search)
+        writing.start()
+        searching.start()
+        try:
+            work()
+        finally:
+            writing.join()
+            done.set()
+            searching.join()
+        return statistics.mean(self.recalls)
+
+    def build(self) -> None:
+        """One run of the index's maintenance, which cannot end before enough went on beside it."""
+        build = threading.Thread(target=looked_after, args=(self.home.memory,))
+        enough = len(self.queries)
+        with self.home.writer() as holder:
+            with holder.transaction():
+                holder.execute("LOCK TABLE memory_embeddings IN ROW EXCLUSIVE MODE")
+                build.start()
+                soon(lambda: state(holder) == "building")
+                begun, written = len(self.recalls), self.written
+                soon(lambda: len(self.recalls) > begun + enough and self.written > written + enough)
+                assert (state(holder), build.is_alive()) == ("building", True)
+            build.join()
+            assert state(holder) == "ready"
+
+
+def state(connection: Connection) -> str:
+    [(value,)] = connection.execute("SELECT index_state FROM memory_datasets WHERE dataset = 'notes'").fetchall()
+    return str(value)
+
+
+def test_recall_through_the_whole_life(database: Database, tmp_path: Path) -> None:
+    settings = {"dimension": LIFE, "index": {"type": "auto", "minRows": EARNED}}
+    with (
+        made(database, tmp_path / "request", **settings) as home,
+        home.writer() as writer,
+        home.owner() as owner,
+    ):
+        life = Life(home)
+        for size in (0, 1, 9, 100, EARNED - 1):
+            life.write(writer, size)
+            assert looked_after(home.memory).state == "exact"
+            assert life.all_searches(writer) == 1
+        life.write(writer, EARNED)
+        assert life.meanwhile(life.build, rows=200) >= RIGHT, "while it is built"
+        assert life.meanwhile(lambda: None, rows=200) >= RIGHT, "while the index grows"
+        life.write(writer, LAST)
+        with writer.transaction():
+            assert life.all_searches(writer) >= RIGHT
+            assert index_scans(writer) == len(life.queries), "the index answers"
+        filtered_search_is_right(life, writer)
+        few_of_many_are_right(life, writer)
+        half = [f"k{number}" for number in range(0, LAST, 2)]
+        owner.execute("DELETE FROM memory_embeddings WHERE key = ANY(%s)", [half])
+        vacuumed(home.memory)
+        assert recall_of_odd_keys(life, writer) >= RIGHT, "when half of it is deleted"
+
+
+def filtered_search_is_right(life: Life, connection: Connection) -> None:
+    """A filter that one of a hundred rows passes, and one that one of ten passes, by the index alone."""
+    for query in life.queries:
+        answer = found(connection, query, filter=Jsonb({"hundredth": 7}))
+        assert answer == nearest(life.vectors, query, "cosine", range(7, LAST, 100))
+    hits = 0
+    for query in life.queries:
+        ids = "SELECT unnest(memory_nearest_by_index('notes', %s, 10, %s, 100))"
+        rows = connection.execute(
+            f"SELECT key FROM memory_embeddings WHERE id IN ({ids})".encode(), [query, Jsonb({"digit": 3})]
+        ).fetchall()
+        assert len(rows) == 10
+        hits += len({key for (key,) in rows} & set(nearest(life.vectors, query, "cosine", range(3, LAST, 10))))
+    assert hits >= RIGHT * 10 * len(life.queries)
+
+
+def few_of_many_are_right(life: Life, connection: Connection) -> None:
+    """A dataset with one of a hundred rows of the table that it shares has not earned the index."""
+    few = life.home.new_dataset()
+    with life.home.owner() as owner:
+        owner.execute("UPDATE memory_datasets SET index_state = 'exact' WHERE dataset = %s", [few])
+    load(connection, clustered(LAST // 100, LIFE, seed=5), dataset=few, kind="vector")
+    for query in life.queries:
+        answer = [row[1] for row in call(connection, "memory_search", few, query)]
+        assert answer == nearest(clustered(LAST // 100, LIFE, seed=5), query, "cosine")
+
+
+def recall_of_odd_keys(life: Life, connection: Connection) -> float:
+    truths = [nearest(life.vectors, query, "cosine", range(1, LAST, 2)) for query in life.queries]
+    answers = [found(connection, query) for query in life.queries]
+    hits = sum(len(set(answer) & set(truth)) for answer, truth in zip(answers, truths, strict=True))
+    return hits / (10 * len(life.queries))

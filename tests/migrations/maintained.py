@@ -2,9 +2,18 @@
 
 import dataclasses
 import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from migrations.deadline import Deadline
+from migrations.postgres.connection import Admin
+from migrations.postgres.maintenance import indexes, places, vacuum
+from migrations.postgres.maintenance.indexes import Index
+from migrations.postgres.maintenance.places import Work
+from migrations.request import MaintainRequest, parse
 from tests.migrations.documents import Answer, Command, Memory
 
 
@@ -31,3 +40,44 @@ def maintain(command: Command, memory: Memory, **wishes: Any) -> Maintained:
 def report_of(memory: Memory, name: str) -> Memory:
     """Gives a Memory whose report has a name of its own."""
     return memory.but(extra={**memory.extra, "report": {"namespace": "databases", "name": name}})
+
+
+@contextmanager
+def working(memory: Memory, *, work_mem: str = "64MB", seconds: float = 60) -> Iterator[Work]:
+    """The place of a provisioned Memory, as `maintain` has it."""
+    document = memory.maintain_document() | {"workMem": work_mem}
+    request = parse(document, MaintainRequest)
+    login = memory.database.server.admin
+    admin = Admin(request.provider, login.username, login.password, None, memory.home.name)
+    with memory.database.connect() as ledger:
+        [place] = places.read(ledger, request)
+    with admin.connect() as connection:
+        yield Work(connection, admin, place, request, Deadline.in_seconds(seconds))
+
+
+def looked_after(memory: Memory, *, work_mem: str = "64MB", seconds: float = 60) -> Index:
+    """Runs the step, and gives where the Memory's index stands."""
+    with working(memory, work_mem=work_mem, seconds=seconds) as work:
+        found = indexes.look_after(work, _expected)
+        [key] = [home.key for home in work.place.homes if home.identity == memory.identity]
+        return found[key]
+
+
+def vacuumed(memory: Memory) -> None:
+    """Runs the step that removes dead rows."""
+    with working(memory) as work:
+        vacuum.look_after(work)
+
+
+def _expected(stands: dict[str, Index]) -> None:
+    """Told that a build begins, or that it failed."""
+    assert {"Building", "Ready", "Invalid"} & {index.reason for index in stands.values()}
+
+
+def soon(what: Callable[[], Any], seconds: float = 20) -> Any:
+    """Asks until the answer is something."""
+    end = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < end, "it does not come"
+        time.sleep(0.01)
+    return found

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,14 +10,12 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from migrations.deadline import Deadline
 from migrations.errors import Code, CommandError
-from migrations.postgres.connection import Admin, ConnectionLostError
-from migrations.postgres.maintenance import indexes, places, vacuum
+from migrations.postgres.connection import ConnectionLostError
+from migrations.postgres.maintenance import indexes
 from migrations.postgres.maintenance.indexes import Index, lists_for
-from migrations.postgres.maintenance.places import Work
-from migrations.request import MaintainRequest, parse
 from tests.migrations.documents import Command, Memory
+from tests.migrations.maintained import looked_after, soon, vacuumed, working
 from tests.postgres import Connection, Database
 
 NAME = indexes.NAME
@@ -31,39 +28,8 @@ def with_index(memory: Memory, **changes: Any) -> Memory:
     return memory.but(embeddings=SMALL | changes)
 
 
-@contextmanager
-def working(memory: Memory, *, work_mem: str = "64MB", seconds: float = 60) -> Iterator[Work]:
-    """The place of a provisioned Memory, as `maintain` has it."""
-    document = memory.probe_document() | {"claim": None, "driftPolicy": "Report", "workMem": work_mem, "memory": None}
-    request = parse(document, MaintainRequest)
-    login = memory.database.server.admin
-    admin = Admin(request.provider, login.username, login.password, None, memory.home.name)
-    with memory.database.connect() as ledger:
-        [place] = places.read(ledger, request)
-    with admin.connect() as connection:
-        yield Work(connection, admin, place, request, Deadline.in_seconds(seconds))
-
-
-def ignored(stands: dict[str, Index]) -> None:
-    """Told that a build begins."""
-    assert {"building", "ready"} & {index.state for index in stands.values()}
-
-
 def refused(stands: dict[str, Index]) -> None:
     pytest.fail(f"nothing is to be built: {stands}")
-
-
-def looked_after(memory: Memory, *, work_mem: str = "64MB", seconds: float = 60) -> Index:
-    """Runs the step, and gives where the Memory's index stands."""
-    with working(memory, work_mem=work_mem, seconds=seconds) as work:
-        found = indexes.look_after(work, ignored)
-        [key] = [home.key for home in work.place.homes if home.identity == memory.identity]
-        return found[key]
-
-
-def vacuumed(memory: Memory) -> None:
-    with working(memory) as work:
-        vacuum.look_after(work)
 
 
 @contextmanager
@@ -311,14 +277,6 @@ def is_building(memory: Memory) -> int | None:
     return row[0] if row else None
 
 
-def soon(what: Callable[[], Any], seconds: float = 20) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < end, "it does not come"
-        time.sleep(0.01)
-    return found
-
-
 def test_a_build_under_kill_9_is_healed(any_database: Database, command: Command) -> None:
     memory = provisioned(with_index(Memory(any_database)), command)
     add(memory, EARNED)
@@ -366,7 +324,7 @@ def test_a_cancelled_build_is_healed(any_database: Database, command: Command) -
     assert isinstance(run.error, CommandError)
     assert (run.error.code, run.error.sqlstate) == (Code.UNREACHABLE, "57014")
     assert "could not be built (canceling statement due to user request)" in run.error.message
-    assert (state(memory), built(memory)) == ("building", {}), "writes do not go on paying for what is left"
+    assert (state(memory), built(memory)) == ("exact", {}), "writes do not go on paying for what is left"
     assert looked_after(memory).state == "ready"
     assert (state(memory), built(memory)) == ("ready", HNSW)
 
@@ -390,6 +348,21 @@ def test_a_build_waits_for_writers_until_the_deadline(small: Memory) -> None:
         looked_after(small, seconds=0.3)
     assert failed.value.code is Code.LOCK_BUSY
     assert looked_after(small).state == "ready"
+
+
+def test_a_build_that_fails_is_told_and_the_index_that_is_there_serves_on(small: Memory) -> None:
+    add(small, EARNED)
+    with owning(small) as connection:
+        statement = f"CREATE INDEX {NAME} ON memory_embeddings USING ivfflat (embedding vector_cosine_ops)"
+        connection.execute(statement.encode())
+    told: list[dict[str, Index]] = []
+    with held(small), working(small, seconds=0.3) as work, pytest.raises(CommandError) as failed:
+        indexes.look_after(work, told.append)
+    last = told[-1]["notes"]
+    assert (last.state, last.reason, last.message) == ("ready", "Invalid", failed.value.message)
+    assert (state(small), next(iter(built(small)))) == ("ready", NAME)
+    assert looked_after(small).state == "ready"
+    assert built(small) == HNSW
 
 
 def test_without_shared_memory_it_is_built_by_one_process(small: Memory) -> None:
@@ -477,13 +450,13 @@ def no_autovacuum(memory: Memory, table: str) -> Iterator[Connection]:
 def test_a_fifth_of_dead_rows_is_removed_and_the_index_built_anew(any_database: Database, command: Command) -> None:
     memory = provisioned(with_index(Memory(any_database)), command)
     with no_autovacuum(memory, "memory_embeddings") as connection:
-        add(memory, 6000)
+        add(memory, 5005)
         looked_after(memory)
         first = node(memory, NAME)
-        flushed(connection, "DELETE FROM memory_embeddings WHERE substr(key, 2)::int < 1200")
+        flushed(connection, "DELETE FROM memory_embeddings WHERE substr(key, 2)::int < 1001")
         vacuumed(memory)
-        assert (dead(memory, "memory_embeddings"), node(memory, NAME)) == (1200, first), "a fifth is not more than one"
-        flushed(connection, "DELETE FROM memory_embeddings WHERE substr(key, 2)::int = 1200")
+        assert (dead(memory, "memory_embeddings"), node(memory, NAME)) == (1001, first), "a fifth is not more than one"
+        flushed(connection, "DELETE FROM memory_embeddings WHERE substr(key, 2)::int = 1001")
         vacuumed(memory)
         assert dead(memory, "memory_embeddings") == 0
         assert node(memory, NAME) != first

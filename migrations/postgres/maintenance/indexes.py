@@ -170,14 +170,14 @@ class _Lifecycle:
             self._drop(NEXT)
         elif present is None:
             self.tell(self._settle(earned, "building"))
-            self._build(NAME, wanted)
+            self._build(NAME, wanted, earned)
         else:
             usable = self._is_usable(present)
             stands = self._settle(earned, "ready" if usable else "building")
             if not following:
                 replacing = {home.key: _REPLACING for home in earned} if usable else {}
                 self.tell({**stands, **replacing})
-                self._build(NEXT, wanted)
+                self._build(NEXT, wanted, earned)
             self._swap()
 
     def _is_usable(self, index: _Built) -> bool:
@@ -192,7 +192,7 @@ class _Lifecycle:
                 log.write("dropping what an earlier build left", index=index.name)
                 self._drop(index.name)
 
-    def _build(self, name: str, wanted: _Wanted) -> None:
+    def _build(self, name: str, wanted: _Wanted, earned: Sequence[Home]) -> None:
         option = ("lists", wanted.lists) if wanted.method == "ivfflat" else ("ef_construction", EF_CONSTRUCTION)
         statement = sql.SQL("CREATE INDEX CONCURRENTLY {} ON {} USING {} (embedding {}) WITH ({} = {})").format(
             sql.Identifier(name),
@@ -203,8 +203,17 @@ class _Lifecycle:
             sql.Literal(option[1]),
         )
         log.write("building", index=name, method=wanted.method)
-        build(self.work, statement, lambda: self._drop(name))
+        try:
+            build(self.work, statement, lambda: self._drop(name))
+        except CommandError as error:
+            self._tell_failed(earned, error.message)
+            raise
         self.connection.execute(sql.SQL("ANALYZE {}").format(self.work.table(TABLE)))
+
+    def _tell_failed(self, earned: Sequence[Home], message: str) -> None:
+        """Tells why there is no such index; searches go on as they can."""
+        stands = self._settle(earned, "ready" if any(map(self._is_usable, self._built())) else "exact")
+        self.tell(stands | {home.key: Index(stands[home.key].state, "Invalid", message) for home in earned})
 
     def _swap(self) -> None:
         """Gives the index that was built the name of the one that it replaces."""
@@ -318,7 +327,7 @@ def _failed(work: Work, error: psycopg.Error) -> CommandError:
         if error.sqlstate == DISK_FULL
         else "the next run tries again"
     )
-    msg = f"the index of {work.place.title} could not be built ({words(error)}): searches stay exact; {remedy}"
+    msg = f"the index of {work.place.title} could not be built ({words(error)}): {remedy}"
     return CommandError(code_of(error.sqlstate or ""), msg, sqlstate=error.sqlstate or "")
 
 
