@@ -67,8 +67,8 @@ def write(key: str, text: str, target: tuple[str, str]) -> bool:
     return _write(key, text, target, _file_of(target))
 
 
-def read(key: str, namespace: str, name: str) -> str:
-    """Gives what a report says under a key, "" when it says nothing or cannot be read."""
+def read(key: str, namespace: str, name: str) -> str | None:
+    """Gives what a report says under a key, "" when it says nothing, None when it cannot be read."""
     file = _file_of((namespace, name))
     try:
         if file:
@@ -76,7 +76,7 @@ def read(key: str, namespace: str, name: str) -> str:
         found = apiserver.read(_path(namespace, name)).get("data") or {}
     except (CommandError, OSError, ValueError) as error:
         log.write("cannot read a report", error=f"{type(error).__name__}: {error}")
-        return ""
+        return None
     return str(found.get(key, ""))
 
 

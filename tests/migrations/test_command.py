@@ -118,6 +118,17 @@ class _ApiServer(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
+    def do_GET(self) -> None:
+        """Gives the ConfigMap that the patches so far have made of an empty one."""
+        data: dict[str, str] = {}
+        for patch in self.seen:
+            data |= patch["body"]["data"] if patch["path"] == self.path else {}
+        body = json.dumps({"kind": "ConfigMap", "data": data}).encode()
+        self.send_response(self.status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
     def log_message(self, *_: Any) -> None:
         pass
 
@@ -167,7 +178,8 @@ def api_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type
 
 
 def _without_file(command: Command, memory: Memory, monkeypatch: pytest.MonkeyPatch, name: str) -> int:
-    document = memory.document() if name == "provision" else memory.probe_document()
+    documents = {"provision": memory.document, "maintain": memory.maintain_document}
+    document = documents.get(name, memory.probe_document)()
     environment = command.mount(document, memory.database.server.admin)
     monkeypatch.delenv("MEMORY_REPORT_FILE", raising=False)
     for key in ("MEMORY_DIR", "MEMORY_DEADLINE_SECONDS"):
@@ -204,6 +216,30 @@ def test_report_does_not_wait_for_what_will_not_change(
     api_server.status = 422
     assert _without_file(command, memory, monkeypatch, "provision") == 0
     assert len(api_server.seen) == 1
+
+
+def test_report_of_maintenance_is_written_only_when_it_says_something_new(
+    memory: Memory, command: Command, api_server: type[_ApiServer]
+) -> None:
+    command.provision(memory)
+
+    assert _without_file(command, memory, command.monkeypatch, "maintain") == 0
+    assert [key for request in api_server.seen for key in request["body"]["data"]] == ["maintenance", "maintain"]
+    first = list(api_server.seen)
+    assert _without_file(command, memory, command.monkeypatch, "maintain") == 0
+    assert [key for request in api_server.seen[len(first) :] for key in request["body"]["data"]] == ["maintain"]
+
+
+def test_report_that_cannot_be_read_is_not_written_over(
+    memory: Memory, command: Command, api_server: type[_ApiServer]
+) -> None:
+    """It says when rows were last removed, which this run does not know."""
+    command.provision(memory)
+    command.monkeypatch.setattr(report, "PATIENCE_SECONDS", 0.1)
+    api_server.status = 500
+    assert _without_file(command, memory, command.monkeypatch, "maintain") == 1
+    assert [key for request in api_server.seen for key in request["body"]["data"]] == ["maintain"]
+    assert "cannot read a report" in command.capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("name", "code"), [("provision", 0), ("probe", 1)])

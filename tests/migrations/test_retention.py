@@ -280,6 +280,24 @@ def test_a_provisioner_at_work_is_not_waited_for(
         assert names(writer) == []
 
 
+def test_a_partition_that_somebody_keeps_is_said(
+    database: Database, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = kept_for(database, 10)
+    command.provision(memory)
+    monkeypatch.setattr("migrations.postgres.maintenance.run.STEP_SECONDS", 1.5)
+    with memory.connect() as reader, owner(memory) as admin:
+        admin.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(f"{memory.prefix}_owner")))
+        admin.execute("CREATE TABLE y2001 PARTITION OF memory_events FOR VALUES FROM ('2001-01-01') TO ('2002-01-01')")
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM memory_events")
+        done = maintain(command, memory)
+        assert "a long transaction is in the way" in done.of()["retention"]["message"]
+        assert done.answer.report["reason"] == "LockBusy"
+        reader.execute("COMMIT")
+        assert succeeded(maintain(command, memory)).of()["retention"]["message"] == ""
+
+
 def test_a_reader_that_stands_in_the_way_makes_nobody_wait_long(database: Database, command: Command) -> None:
     """A long reader of the event log keeps a partition from being dropped; appends go on behind the short waits."""
     memory = kept_for(database, 10)

@@ -22,14 +22,16 @@ class Answer:
     """What a run found of one home; a section that it did not come to stays as the last run left it."""
 
     target: ReportTarget
-    before: Mapping[str, Any]
+    before: Mapping[str, Any] | None
     sections: dict[str, Any] = field(default_factory=dict)
     failure: tuple[Code, str] | None = None
 
     @classmethod
     def after(cls, target: ReportTarget) -> "Answer":
-        """Begins with what the report says by now."""
+        """Begins with what the report says by now; where that cannot be read nothing will be written over it."""
         text = report.read(KEY, target.namespace, target.name)
+        if text is None:
+            return cls(target, None)
         try:
             before = json.loads(text or "{}")
         except ValueError:
@@ -38,7 +40,7 @@ class Answer:
 
     def _last(self, section: str) -> Any:
         """Gives what is known of a section; what somebody else has written there may be anything, and is nothing."""
-        found = self.sections.get(section, self.before.get(section))
+        found = self.sections.get(section, (self.before or {}).get(section))
         return found if isinstance(found, list if section == "drift" else dict) else None
 
     def _last_retention(self) -> dict[str, Any]:
@@ -90,7 +92,7 @@ class Answer:
         head = {"hash": "", "code": int(code), "reason": code.reason, "message": message}
         sections = {key: self._last(key) for key in ("index", "retention", "drift", "data")}
         answer = {**head, "migration": "", "sqlstate": "", **sections}
-        if answer == self.before:
+        if self.before is None or answer == self.before:
             return
         if report.write(KEY, json.dumps(answer, ensure_ascii=False), (self.target.namespace, self.target.name)):
             log.write("wrote the report of a Memory", namespace=self.target.namespace, report=self.target.name)

@@ -4,8 +4,8 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Self
 
@@ -26,6 +26,8 @@ from migrations.request import MaintainRequest
 AT_ONCE = 4
 # A provisioner that is at work is let finish; the next run is an hour away, and steps that need the lock wait for it.
 LOCK_SECONDS = 5.0
+# So long a step may keep the lock from a provisioner; of what is left the next run takes more.
+STEP_SECONDS = 300.0
 # Failed homes that the answer names.
 NAMED = 3
 
@@ -77,6 +79,10 @@ def _ended(error: CommandError | ConnectionLostError) -> CommandError:
     if isinstance(error, CommandError):
         return error
     return CommandError(Code.UNREACHABLE, f"the connection broke, and the next run begins again: {error}")
+
+
+class _BusyError(Exception):
+    """Somebody else holds a home's lock."""
 
 
 class _Sessions:
@@ -160,6 +166,8 @@ class _Run:
                         work(at_work)
                 except psycopg.Error as error:
                     raise explained(connection, error) from None
+        except _BusyError:
+            log.write("a provisioner is at work: the next run takes this step", place=self.place.title, at=name)
         except (CommandError, ConnectionLostError) as error:
             self._failed(name, _ended(error))
         except Exception as error:  # noqa: BLE001  a mistake of ours in one place must not keep the others waiting
@@ -167,19 +175,28 @@ class _Run:
 
     def _under_lock(self, at_work: Work, work: Callable[[Work], None]) -> None:
         name = lock_name(self.place.isolation, self.place.homes[0].key, self.place.schema)
-        limit = Deadline.in_seconds(min(LOCK_SECONDS, self.deadline.remaining))
-        with home_lock(at_work.connection, name, limit):
-            work(at_work)
+        with ExitStack() as held:
+            try:
+                held.enter_context(home_lock(at_work.connection, name, self._within(LOCK_SECONDS)))
+            except CommandError as error:
+                raise _BusyError from error
+            work(replace(at_work, deadline=self._within(STEP_SECONDS)))
+
+    def _within(self, seconds: float) -> Deadline:
+        return Deadline.in_seconds(min(seconds, self.deadline.remaining))
 
     def _failed(self, step: str, error: CommandError) -> None:
         log.write("a step failed", place=self.place.title, at=step, why=error.message, sqlstate=error.sqlstate)
+        message = error.message
         if error.code is Code.LOCK_BUSY:
-            return  # A provisioner is at work, or a long transaction: the next run will find out.
-        self.failures.append((self.place, error.code, f"{step}: {error.message}"))
+            message += (
+                ": a long transaction is in the way; look for it in pg_stat_activity, and end it if nobody needs it"
+            )
+        self.failures.append((self.place, error.code, f"{step}: {message}"))
         for answer in self.answers.values():
-            answer.failed(step, error.code, error.message)
+            answer.failed(step, error.code, message)
             if step == "retention":
-                answer.retention_failed(error.message)
+                answer.retention_failed(message)
 
     def _partitions(self, work: Work) -> None:
         with work.as_owner():
