@@ -132,6 +132,19 @@ def test_what_is_there_is_measured(database: Database, command: Command) -> None
     assert said["index"]["bytes"] > 0
 
 
+def test_the_oldest_row_is_as_old_as_retention_takes_it_for(database: Database, command: Command) -> None:
+    """An embedding that was written again begins anew."""
+    memory = Memory(database)
+    command.provision(memory)
+    with memory.connect() as writer:
+        writer.execute("SELECT memory_upsert_embedding('notes', 'k', '[1,2,3]')")
+        for column, days in (("created_at", 90), ("updated_at", 2)):
+            writer.execute(f"UPDATE memory_embeddings SET {column} = now() - interval '{days} days'".encode())
+        row = writer.execute("SELECT to_char((now() - interval '2 days') AT TIME ZONE 'UTC', 'YYYY-MM-DD')").fetchone()
+    assert row
+    assert maintain(command, memory).of()["data"]["oldest"] == f"{row[0]}T00:00:00Z"
+
+
 @pytest.mark.parametrize(("exact", "said"), [(0, 0), (7, 7), (99, 99), (104, 100), (1234, 1200), (995_001, 1_000_000)])
 def test_numbers_are_told_to_two_digits(exact: int, said: int) -> None:
     assert measure.rounded(exact) == said
@@ -166,6 +179,15 @@ def test_drift_is_reported_and_repaired_only_when_the_provider_says_so(database:
         assert maintain(command, memory).of()["drift"] == ["index memory_embeddings_tsv_idx is missing"]
     assert maintain(command, memory, drift="Repair").of()["drift"] == []
     assert maintain(command, memory).of()["drift"] == []
+
+
+@pytest.mark.parametrize("days", [7, 90, 1000])
+def test_partitions_that_come_and_go_are_no_drift(database: Database, command: Command, days: int) -> None:
+    memory = Memory(database, extra={"retention": {"ttlDays": days}})
+    command.provision(memory)
+    old_event(memory)
+    for _ in range(2):
+        assert maintain(command, memory).of()["drift"] == []
 
 
 def test_a_memory_of_a_shared_schema_hears_of_its_own_drift(database: Database, command: Command) -> None:

@@ -63,7 +63,8 @@ class Comparison:
         yield from self._schema()
         yield from self._functions()
         for table in self.wanted.tables():
-            if self.actual.table(table.relation) is None:
+            parent = table.facts["parent"]
+            if self.actual.table(table.relation) is None and (not parent or table.relation == f"{parent}_default"):
                 yield Difference(f"table {table.relation} is missing: restore it from a backup")
         for table in self.actual.tables():
             yield from self._relation(table)

@@ -10,13 +10,15 @@ from migrations.postgres.maintenance.places import Work
 
 # Less dead rows than this are none: a share of a few rows says nothing.
 MANY_DEAD = 1000
+# What the age of a row counts from, as in retention.
+_AGE = {"memory_events": "created_at", "memory_kv": "updated_at", "memory_embeddings": "updated_at"}
 
 
 @dataclass(frozen=True)
 class Measure:
     """One Memory's data; `oldest` is a day as RFC 3339, None of an empty one.
 
-    `index_bytes` is None where Memories share tables: a size of all tells of the others.
+    `embedding_bytes` is None where Memories share tables: a size of all tells of the others.
     """
 
     rows: int
@@ -51,9 +53,10 @@ def take(work: Work) -> dict[str, Measure]:
 
 
 def _of(work: Work, dataset: str, dead: int) -> Measure:
-    status = sql.SQL("SELECT events + keys, bytes, oldest::date::text, embeddings FROM {}({})")
+    status = sql.SQL("SELECT events + keys, bytes, embeddings FROM {}({})")
     call = status.format(work.table("memory_status"), sql.Literal(dataset))
-    rows, size, oldest, embeddings = work.connection.execute(call).fetchone() or (0, 0, None, None)
+    rows, size, embeddings = work.connection.execute(call).fetchone() or (0, 0, None)
+    oldest = min(filter(None, (_oldest(work, name, dataset) for name in _AGE if work.has(name))), default=None)
     own = embeddings is not None and work.place.isolation != "Dataset"
     table = work.table("memory_embeddings").as_string()
     return Measure(
@@ -65,6 +68,14 @@ def _of(work: Work, dataset: str, dead: int) -> Measure:
         embeddings=embeddings,
         embedding_bytes=fetch_value(work.connection, "SELECT pg_total_relation_size(%s)", table) if own else None,
     )
+
+
+def _oldest(work: Work, table: str, dataset: str) -> str | None:
+    query = sql.SQL("SELECT min({})::date::text FROM {} WHERE dataset = {}").format(
+        sql.Identifier(_AGE[table]), work.table(table), sql.Literal(dataset)
+    )
+    day: str | None = fetch_value(work.connection, query.as_string())
+    return day
 
 
 def _held(work: Work, table: str, dataset: str) -> int:
