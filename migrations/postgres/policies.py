@@ -4,7 +4,7 @@ A literal and never a setting: anyone can SET a setting, and one would keep the 
 FORCE: maintenance and pg_dump work as the owner. What has no policy denies: the history, partitions, what came since.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -141,18 +141,32 @@ def withdraw(connection: Connection, schema: str, table: Table, names: Names) ->
 
 def differences(connection: Connection, schema: str, names: Names, dataset: str) -> list[str]:
     """Gives a sentence for each policy that is missing or too much, and each table without row-level security."""
-    return differences_of(tables(connection, schema, names.owner), names, dataset)
+    memories = {"": (names, dataset)}
+    return [sentence for _, sentence in differences_of(tables(connection, schema, names.owner), memories)]
 
 
-def differences_of(tables: Iterable[Table], names: Names, dataset: str) -> list[str]:
-    """As `differences`, of tables that have been read."""
-    found = []
+def differences_of(tables: Iterable[Table], memories: Mapping[str, tuple[Names, str]]) -> Iterator[tuple[str, str]]:
+    """As `differences`, for many Memories, in tables that have been read.
+
+    Args:
+        tables: Those of the shared schema.
+        memories: Names and dataset of each, by any key.
+
+    Yields:
+        The key of the Memory whose policy it is, "" when it is none's, and the sentence.
+    """
+    whose = {role: key for key, (names, _) in memories.items() for role in names.own}
     for table in tables:
-        own = wanted(table, names, dataset)
         if not table.enabled:
-            found.append(f"row-level security is off on {table.name}")
+            yield "", f"row-level security is off on {table.name}"
         if table.forced:
-            found.append(f"row-level security is forced on {table.name}: maintenance by its owner would see nothing")
-        found += [f"policy {each.name} is missing on {table.name}" for each in own if each not in table.policies]
-        found += [f"policy {each.name} on {table.name} is not ours" for each in _surplus(table, own, names)]
-    return found
+            yield "", f"row-level security is forced on {table.name}: maintenance by its owner would see nothing"
+        own = {policy: key for key, memory in memories.items() for policy in wanted(table, *memory)}
+        there = set(table.policies)
+        for policy, key in own.items():
+            if policy not in there:
+                yield key, f"policy {policy.name} is missing on {table.name}"
+        for policy in table.policies:
+            others = table.holds_rows and policy.is_another_memorys and policy.name not in whose
+            if policy not in own and not others:
+                yield whose.get(policy.name, ""), f"policy {policy.name} on {table.name} is not ours"

@@ -7,52 +7,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from psycopg import sql
 
-from migrations.deadline import Deadline
 from migrations.postgres import sqlfile
-from migrations.postgres.connection import Admin
-from migrations.postgres.maintenance import drift, mending, places
-from migrations.postgres.maintenance.differences import Difference
-from migrations.postgres.maintenance.places import Work
-from migrations.request import MaintainRequest, parse
+from migrations.postgres.maintenance import drift, mending
 from tests.datamodel.homes import provision
 from tests.migrations.documents import Memory
-from tests.migrations.snapshot import snapshot
+from tests.migrations.drifting import Catalog, at_work, catalog, damage, fill, left, said
 from tests.postgres import Database, Postgres
-
-
-@contextmanager
-def at_work(memory: Memory) -> Iterator[Work]:
-    """Gives a Memory's place to look after, as a run of maintenance does."""
-    request = parse(memory.maintain_document(), MaintainRequest)
-    login = memory.database.server.admin
-    admin = Admin(request.provider, login.username, login.password, None)
-    with admin.connect() as connection:
-        [place] = places.read(connection, request)
-    with admin.connect(place.database) as connection:
-        yield Work(connection, admin, place, request, Deadline.in_seconds(60))
-
-
-def said(memory: Memory, differences: list[Difference]) -> list[str]:
-    return [str(each).replace(memory.prefix, "mem") for each in differences]
-
-
-def damage(memory: Memory, statements: str) -> None:
-    """Changes the home as its owner, or as whoever the statements become (`RESET ROLE` is the superuser)."""
-    roles = {part: sql.Identifier(f"{memory.prefix}_{part}") for part in ("owner", "writer", "reader", "rw_a", "ro_a")}
-    text = sql.SQL(statements).format(**roles, database=sql.Identifier(memory.home.name))
-    with memory.home.superuser() as connection:
-        connection.execute(sql.SQL("SET ROLE {}; SET search_path = notes, public").format(roles["owner"]))
-        connection.execute(text)
-
-
-Catalog = dict[str, list[str]]
-
-
-def catalog(memory: Memory) -> Catalog:
-    """The home without the order of its columns, and what PostgreSQL keeps of those that are gone."""
-    return {name: sorted(row for row in rows if "pg.dropped" not in row) for name, rows in snapshot(memory).items()}
 
 
 @dataclasses.dataclass
@@ -77,13 +38,6 @@ class Homes:
         provision(memory, self.folder() / "request")
         fill(memory)
         return memory, catalog(memory)
-
-
-def fill(memory: Memory) -> None:
-    with memory.connect() as connection:
-        connection.execute("SELECT memory_put('notes', 'k', '{\"a\": 1}')")
-        connection.execute("SELECT memory_append('notes', 'said', '1')")
-        connection.execute("SELECT memory_upsert_embedding('notes', 'k', '[1,2,3]', 'some words')")
 
 
 @pytest.fixture(scope="session")
@@ -394,13 +348,6 @@ def home(database: Database, tmp_path: Path) -> Memory:
     provision(memory, tmp_path / "request")
     fill(memory)
     return memory
-
-
-def left(memory: Memory, statements: str) -> list[str]:
-    """What stays after a repair of what somebody did."""
-    damage(memory, statements)
-    with at_work(memory) as work:
-        return said(memory, drift.repair(work, drift.find(work)))
 
 
 def test_what_holds_values_is_never_dropped_and_what_lost_them_is_not_made_up(home: Memory) -> None:

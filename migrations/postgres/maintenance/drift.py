@@ -45,7 +45,8 @@ def find(work: Work, folder: Path = sqlfile.FOLDER) -> list[Difference]:
         differences += surroundings.of_database(work, work.place.homes[0])
     if not found.exists:
         differences.append(Difference(f"schema {work.place.schema} is missing: restore it from a backup"))
-    else:
+    elif work.place.isolation != "Database" or found.database_owner == work.place.owner:
+        # Who owns a database of the Memory's own comes first: nothing can be tried out in another's.
         homes = tuple(home for home in work.place.homes if surroundings.has_groups(work, home))
         if homes:
             differences += _in_the_schema(replace(work, place=replace(work.place, homes=homes)), found, folder)
@@ -144,10 +145,11 @@ def _embeddings(work: Work, found: Surroundings) -> Embeddings:
 def _policies(work: Work) -> Iterator[Difference]:
     """Compares the row-level security of a shared schema, which is read once for all its Memories."""
     tables = policies.tables(work.connection, work.place.schema, work.place.owner)
-    for home in work.place.homes:
-        fix = Fix(GIVEN, mending.guard, (home,))
-        for sentence in policies.differences_of(tables, home.names, home.dataset):
-            yield Difference(sentence, home.key if " is missing on " in sentence else "", (fix,))
+    homes = {home.key: home for home in work.place.homes}
+    memories = {key: (home.names, home.dataset) for key, home in homes.items()}
+    for key, sentence in policies.differences_of(tables, memories):
+        home = homes.get(key, work.place.homes[0])
+        yield Difference(sentence, key, (Fix(GIVEN, mending.guard, (home,)),))
 
 
 def repair(work: Work, differences: Iterable[Difference], folder: Path = sqlfile.FOLDER) -> list[Difference]:

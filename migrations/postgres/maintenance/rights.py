@@ -103,7 +103,7 @@ def _missing(party: Party, target: Target) -> Sequence[str]:
 
 
 def _surplus(party: Party, target: Target) -> Sequence[str]:
-    if party.give and not target.prefix:
+    if party.give and party.give.way is mending.grant and not target.prefix:
         # What was handed on first: it would keep the right from being taken. The rest at once, so nobody misses any.
         return [f"REVOKE GRANT OPTION FOR ALL ON {target.statement} FROM {party.role} CASCADE"]
     return [

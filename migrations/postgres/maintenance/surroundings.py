@@ -24,7 +24,9 @@ SELECT current_setting('server_version_num')::int, to_regnamespace(quote_ident(%
        coalesce((SELECT t.typname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
                  JOIN pg_namespace h ON h.oid = c.relnamespace JOIN pg_type t ON t.oid = a.atttypid
                  WHERE h.nspname = %(schema)s AND c.relname = 'memory_embeddings' AND a.attname = 'embedding'), ''),
-       coalesce((SELECT has_schema_privilege(r.oid, n.oid, 'USAGE') FROM pg_roles r WHERE r.rolname = %(owner)s), false)
+       coalesce((SELECT has_schema_privilege(r.oid, n.oid, 'USAGE') FROM pg_roles r WHERE r.rolname = %(owner)s),
+                false),
+       (SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database())
 FROM (SELECT) one LEFT JOIN pg_extension e ON e.extname = 'vector' LEFT JOIN pg_namespace n ON n.oid = e.extnamespace
 """
 
@@ -51,6 +53,7 @@ class Surroundings:
     vector_was: str
     vector_type: str
     vector_usable: bool
+    database_owner: str
 
 
 def read(work: Work) -> Surroundings:
@@ -114,7 +117,9 @@ def of_roles(work: Work, home: Home) -> Iterator[Difference]:
         yield Difference(sentence, home.key, (Fix(OWNERS, mending.execute_as_admin, tuple(statements)),))
     fixes = () if by_operator else (Fix(GIVEN, mending.restore_memberships, (home,)),)
     held = _held(connection, home)
-    for each in memberships(names):
+    # The operator puts logins into groups, and gives groups nothing but what the Job grants them.
+    wanted = [each for each in memberships(names) if each.member in names.logins or not by_operator]
+    for each in wanted:
         if {each.group, each.member} <= there and (each.group, each.member) not in held:
             yield Difference(f"role {each.member} is not in role {each.group}", home.key, fixes)
     if not by_operator:
