@@ -42,6 +42,9 @@ goldens: $(VENV)/.dev  ## render the examples anew; review the diff
 bench: $(VENV)/.dev  ## speed of the function and of provisioning: a table, and bench/results/*.json
 	@$(BIN)/python -m bench
 
+bench-recall: $(VENV)/.dev  ## an ivfflat index and DELETE against ours (ROWS, DIMENSION, QUERIES, EVENTS; half an hour)
+	@$(BIN)/python -m bench.recall
+
 build: $(VENV)/.dev  ## the wheel, in dist/
 	$(BIN)/python -m hatchling build -t wheel
 
@@ -69,4 +72,4 @@ $(VENV)/.dev: requirements/dev.txt
 	@./scripts/venv $(PYTHON) $(VENV) $<
 	@touch $@
 
-.PHONY: help demo down test render e2e lint format goldens bench build images packages publish sign lock
+.PHONY: help demo down test render e2e lint format goldens bench bench-recall build images packages publish sign lock

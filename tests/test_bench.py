@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
 
-from bench import function, provisioning
+from bench import function, plot, provisioning
 from bench.measure import megabytes, milliseconds, rate
 from tests.function.harness import call
 
@@ -69,3 +70,28 @@ def test_figures_are_what_they_say() -> None:
     assert rate("x", 100, 4).p50 == 25
     size = megabytes("x", [60_000_000, 70_000_000, 61_000_000])
     assert (size.p50, size.p99, size.unit) == (61, 70, "MB")
+
+
+def side(recall: list[float], seconds: float) -> dict[str, Any]:
+    stages = [{"rows": 10**each, "recall": value, "p95": 3.0 * 10**each} for each, value in enumerate(recall)]
+    retention = {
+        "deleted": 1000,
+        "seconds": seconds,
+        "vacuumSeconds": 0.5,
+        "walBytes": 5_000_000,
+        "meanwhile": {"p95": None},
+    }
+    return {"stages": stages, "retention": retention}
+
+
+def test_the_plot_shows_both_sides() -> None:
+    sizes = {"rows": 100, "dimension": 8, "events": 3000}
+    drawn = plot.draw({"sizes": sizes, "naive": side([1, 0.5, 0], 2), "ours": side([1, 1, 1], 0.2)})
+    picture = ET.fromstring(drawn)
+    lines = [each.get("points", "") for each in picture.iter() if each.tag.endswith("polyline")]
+    assert [len(each.split()) for each in lines] == [3, 3, 3, 3], "recall and time, of both"
+    heights = [[float(point.split(",")[1]) for point in each.split()] for each in lines]
+    assert heights[0] == sorted(set(heights[0])), "what falls goes down"
+    assert len(set(heights[1])) == 1, "what stays is level"
+    words = {each.text for each in picture.iter() if each.tag.endswith("text")}
+    assert {"100 embeddings of 8 dimensions, 3,000 events", "retention of 1,000 events", "2.5", "0.7"} <= words

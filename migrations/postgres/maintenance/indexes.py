@@ -123,12 +123,10 @@ class _Lifecycle:
         self.column = _read_column(work)
 
     def go(self) -> dict[str, Index]:
-        # Asked as the admin: the owner is not told what the admin's other sessions are doing.
-        busy = is_being_built(self.work)
         with self.work.as_owner():
             earned = [home for home in self.work.place.homes if self._has_earned(home)]
             usable = any(self._is_usable(each) for each in self._built())
-            if busy:
+            if is_being_built(self.work):
                 return self._settle(earned, "ready" if usable else "building")
             self._clear()
             if not earned:
@@ -281,12 +279,19 @@ def lists_for(rows: int) -> int:
 
 
 def is_being_built(work: Work) -> bool:
-    """Whether another session builds an index on the embeddings; asked as the admin."""
-    query = """
-        SELECT EXISTS (SELECT FROM pg_stat_progress_create_index
-                       WHERE datname = current_database() AND relid = to_regclass(%s) AND pid <> pg_backend_pid())
+    """Whether another session is at an index of the embeddings: one is invalid, and the lock for such work is taken.
+
+    Locks, because pg_stat_progress_create_index does not tell everybody; they are the same for an ANALYZE or a VACUUM,
+    and then the next run clears what is left.
     """
-    return bool(fetch_value(work.connection, query, work.table(TABLE).as_string()))
+    query = """
+        SELECT EXISTS (SELECT FROM pg_index WHERE indrelid = to_regclass(%(table)s) AND NOT indisvalid)
+           AND EXISTS (SELECT FROM pg_locks WHERE relation = to_regclass(%(table)s) AND granted
+                       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                       AND mode = 'ShareUpdateExclusiveLock' AND pid <> pg_backend_pid())
+    """
+    row = work.connection.execute(query, {"table": work.table(TABLE).as_string()}).fetchone()
+    return bool(row and row[0])
 
 
 def drop_index(work: Work, name: str) -> None:

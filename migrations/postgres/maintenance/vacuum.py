@@ -29,8 +29,8 @@ def look_after(work: Work) -> None:
         CommandError: The index could not be built anew.
         psycopg.Error: What PostgreSQL refuses.
     """
-    busy = indexes.is_being_built(work)
     with work.as_owner():
+        busy = indexes.is_being_built(work)
         if not busy:
             _clear(work)
         for table in _bloated(work):
