@@ -5,7 +5,7 @@ import datetime as dt
 import functools
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from memoryctl import demo as client
+from memoryctl import plan as ahead
 from memoryctl import show
 from memoryctl import status as eyes
 from memoryctl import up as laptop
@@ -81,6 +82,17 @@ def demo(files: tuple[str, ...], timeout: float, state: Path) -> None:
 
 
 @cli.command()
+@timeout_option
+@state_option
+def maintain(timeout: float, state: Path) -> None:
+    """Look after the data now, as a cluster does every hour: retention, index, dead rows, drift; then show each Memory.
+
+    What up left is brought up first, if it does not run. Exits as up does.
+    """
+    _run(lambda: laptop.maintain(state.resolve(), timeout))
+
+
+@cli.command()
 @click.option("--purge", is_flag=True, help="Remove the data, the passwords and the bindings too.")
 @state_option
 def down(purge: bool, state: Path) -> None:
@@ -102,8 +114,11 @@ class Where:
     kubeconfig: Path | None
     context: str
 
-    def reader(self, name: str, namespace: str) -> Reader:
-        """Gives the laptop when it is asked for, or has a claim of that name and no cluster is named.
+    def reader(self, names: Iterable[tuple[str, str]]) -> Reader:
+        """Gives the laptop when it is asked for, or has such a Memory or provider and no cluster is named.
+
+        Args:
+            names: Of what is meant, each with its namespace, which may be "".
 
         Raises:
             UserError: It is neither, and there is no cluster that could be asked.
@@ -113,12 +128,16 @@ class Where:
             return there
         if self.kubeconfig or self.context:
             return Kube(self.kubeconfig, self.context)
-        if any(one["metadata"]["name"] == name for one in there.list(API_VERSION, "Memory", namespace=namespace)):
+        kinds = ("Memory", "MemoryProvider", "XMemory", "XMemoryProvider")
+        metadata = [one["metadata"] for kind in kinds for one in there.list(API_VERSION, kind)]
+        held = {(namespace, one["name"]) for one in metadata for namespace in ("", one.get("namespace", ""))}
+        if held & set(names):
             return there
         try:
             return Kube(None, "")
         except UserError as error:
-            msg = f'{self.state} holds no Memory "{name}", and there is no cluster to ask: {error}'
+            wanted = ", ".join(name for _, name in names)
+            msg = f'{self.state} holds no "{wanted}", and there is no cluster to ask: {error}'
             raise UserError(msg) from error
 
 
@@ -147,11 +166,16 @@ def where_options(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+output_option = click.option(
+    "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print it."
+)
+
+
 @cli.command()
 @click.argument("claim")
 @click.option("-n", "--namespace", default="", help="The claim's namespace.")
 @click.option("--job-namespace", default="", help="Where its Jobs run; only needed by who may not read composites.")
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@output_option
 @where_options
 def status(claim: str, namespace: str, job_namespace: str, output: str, where: Where) -> None:
     """Show all that is known of a Memory; exits 0 when it is Ready, 1 when it is not.
@@ -161,13 +185,32 @@ def status(claim: str, namespace: str, job_namespace: str, output: str, where: W
     """
 
     def look() -> list[str]:
-        reader = where.reader(claim, namespace)
+        reader = where.reader([(namespace, claim)])
         inside = namespace or (reader.namespace if isinstance(reader, Kube) else "")
         found = eyes.read(reader, eyes.find_claim(reader, claim, inside), job_namespace)
         click.echo(found.to_json() if output == "json" else show.status(found, dt.datetime.now(dt.UTC)))
         return [] if found.ready else [f"{found.claim.kind} {found.claim.namespace}/{found.claim.name} is not Ready"]
 
     _run(look)
+
+
+@cli.command()
+@click.option("-f", "files", multiple=True, required=True, metavar="FILE", help="Changed manifests; - is stdin.")
+@output_option
+@where_options
+def plan(files: tuple[str, ...], output: str, where: Where) -> None:
+    """Say what changed manifests would do, and do nothing; exits 1 when something stands in the way.
+
+    Fields of the claim, composed objects, conditions, the next request to the backend and, on a laptop, what it would
+    do there. Looks where status does.
+    """
+
+    def foretell() -> list[str]:
+        found = ahead.plan(files, where.reader)
+        click.echo(found.to_json() if output == "json" else show.plan(found))
+        return found.problems
+
+    _run(foretell)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

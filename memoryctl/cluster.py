@@ -55,6 +55,12 @@ class Cluster:
         wanted = (labels or {}).items()
         return [one for one in found if wanted <= one["metadata"].get("labels", {}).items()]
 
+    def all(self) -> Iterator[Object]:
+        """Gives every object there is."""
+        for path in sorted(self._root.glob("*/*/*.json")):
+            if envelope := self._read(path):
+                yield envelope["object"]
+
     def apply(self, desired: Object) -> Object:
         """Creates or changes an object so that it holds what is desired.
 

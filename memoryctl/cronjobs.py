@@ -2,7 +2,7 @@
 
 On a cluster a provider is probed every five minutes, so a repaired server is noticed by itself. Here nothing runs
 between two calls of `up`, and a provider that answers need not be asked again. Its reaper asks an API server which
-Memories exist, and maintenance writes to each one's report there; here is none, so these stay as they are.
+Memories exist, and here is none: it stays as it is. Maintenance runs when a person says so, by `memoryctl maintain`.
 """
 
 import copy
@@ -13,19 +13,35 @@ from memoryctl.cluster import Cluster
 from memoryctl.crossplane import ready
 from memoryctl.objects import Object, is_true, key_of, now
 
-NEED_A_CLUSTER = {"reap", "maintain"}
+MAINTAIN = "maintain"
+NOT_BY_ITSELF = {"reap", MAINTAIN}
 
 
 def tick(cluster: Cluster) -> None:
     """Makes a Job of every CronJob whose composite is not Ready."""
     for cronjob in cluster.list("batch/v1", "CronJob"):
-        if _commands(cronjob) & NEED_A_CLUSTER:
+        if _commands(cronjob) & NOT_BY_ITSELF:
             continue
         owner = cronjob["metadata"]["ownerReferences"][0]
         composites = cluster.list(owner["apiVersion"], owner["kind"])
         if any(one["metadata"]["uid"] == owner["uid"] and not ready(one) for one in composites):
-            job = cluster.apply(_job(cronjob))
-            cluster.patch(key_of(cronjob), {"status": {"lastScheduleTime": now(), "active": [_reference(job)]}})
+            _start(cluster, cronjob)
+
+
+def maintain(cluster: Cluster) -> int:
+    """Makes a Job of every CronJob that looks after data, and gives how many."""
+    found = [one for one in cluster.list("batch/v1", "CronJob") if MAINTAIN in _commands(one)]
+    for cronjob in found:
+        _start(cluster, cronjob)
+    return len(found)
+
+
+def _start(cluster: Cluster, cronjob: Object) -> None:
+    """Makes a Job, in whose place those before it go: the last one is kept to be looked at."""
+    for job in _ended(cluster, cronjob):
+        cluster.delete(key_of(job))
+    job = cluster.apply(_job(cronjob))
+    cluster.patch(key_of(cronjob), {"status": {"lastScheduleTime": now(), "active": [_reference(job)]}})
 
 
 def _commands(cronjob: Object) -> set[str]:
@@ -34,12 +50,11 @@ def _commands(cronjob: Object) -> set[str]:
 
 
 def settle(cluster: Cluster) -> None:
-    """Writes down how the Jobs of CronJobs ended, and removes these: what they found is in their report."""
+    """Writes down how the Jobs of CronJobs ended."""
     for cronjob in cluster.list("batch/v1", "CronJob"):
         for job in _ended(cluster, cronjob):
             done = {"lastSuccessfulTime": job["status"]["completionTime"]} if is_true(job, "Complete") else {}
             cluster.patch(key_of(cronjob), {"status": {"active": None, **done}})
-            cluster.delete(key_of(job))
 
 
 def _ended(cluster: Cluster, cronjob: Object) -> Iterator[Object]:

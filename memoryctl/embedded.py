@@ -183,6 +183,12 @@ def start(
         return record.server()
 
 
+def is_running(directory: Path) -> bool:
+    """Whether the server of this directory runs; False where there is none."""
+    record = _load(directory)
+    return record is not None and record.ready and _running(record, wheel(record.version))
+
+
 def stop(directory: Path, *, installation: Installation | None = None) -> None:
     """Stops the server of this directory; does nothing when it does not run."""
     if not (directory / "server.json").exists():

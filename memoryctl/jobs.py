@@ -26,6 +26,8 @@ from memoryctl.function import stop
 from memoryctl.objects import Key, Object, is_true, key_of, now, secret_data, secret_key
 
 MOUNT = "/memory"
+# Beside the request, where a Job on a laptop answers: for itself, and for Memories as <namespace>/<name>.json.
+REPORT, REPORTS = "report.json", "reports"
 MAX_RUNNING = 4
 # A cluster waits 10 s before the second pod, and twice as long each time; a person at a laptop is not to.
 BACKOFF_SECONDS = 0.25
@@ -82,7 +84,7 @@ class Jobs:
                 shutil.rmtree(directory)
                 waiting.append(f"{key} waits: {problem}")
                 continue
-            run = _Run(unfinished[key], directory, self.log(key))
+            run = _Run(unfinished[key], directory, self.log(key), self._lend_reports(key.namespace, directory))
             self._running[self._pool.submit(run.run)] = run
             self._cluster.replace_status(key, {"active": 1, "startTime": now()})
             started.append(key)
@@ -104,6 +106,37 @@ class Jobs:
             self._cluster.replace_status(run.key, _status(self._cluster.require(run.key), outcome))
             ended.append((run.key, outcome))
         return ended
+
+    def ask(self, key: Key, command: str) -> Object:
+        """Runs a Job's container with another command that answers in JSON on standard output.
+
+        Raises:
+            UserError: It cannot, or it has no answer.
+        """
+        job = self._cluster.require(key)
+        with tempfile.TemporaryDirectory(dir=self._private) as name:
+            directory = Path(name)
+            problem = self._mount(job, directory)
+            if problem:
+                msg = f"{key} could not start: {problem}"
+                raise UserError(msg)
+            container = {**job["spec"]["template"]["spec"]["containers"][0], "args": [command]}
+            done = subprocess.run(  # noqa: S603  the command that the function rendered, with another argument
+                _command(container),
+                cwd=ROOT,
+                env=_environment(container, directory),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        try:
+            answer: Object = json.loads(done.stdout)
+        except json.JSONDecodeError as error:
+            last = "".join(done.stderr.splitlines()[-1:])
+            msg = f"`migrations {command}` for {key} ended with {done.returncode} and no answer: {last}"
+            raise UserError(msg) from error
+        return answer
 
     def log(self, key: Key) -> Path:
         """Gives the file with what a Job's pods print."""
@@ -151,18 +184,29 @@ class Jobs:
             path.write_bytes(data[item["key"]])
         return ""
 
+    def _lend_reports(self, namespace: str, directory: Path) -> dict[Key, Object]:
+        """Writes what reports say to where a process looks for it, and gives it; on a cluster it asks for them."""
+        reports = {key_of(one): one.get("data", {}) for one in self._cluster.list("v1", "ConfigMap")}
+        lent = {key: data for key, data in reports.items() if key.namespace == namespace and data}
+        for key, data in lent.items():
+            path = directory / REPORTS / key.namespace / f"{key.name}.json"
+            private_directory(path.parent)
+            path.write_text(json.dumps(data))
+        return lent
+
     def _publish(self, run: "_Run") -> None:
-        """Writes a Job's answer into its report ConfigMap, as the Job's own token may on a cluster."""
-        key, report = run.report_key(), run.report()
-        if key and report and self._cluster.get(key):
-            self._cluster.patch(key, {"data": report})
+        """Writes a Job's answers into report ConfigMaps, as the Job's own token may on a cluster."""
+        for key, report in run.reports().items():
+            if report and self._cluster.get(key):
+                self._cluster.patch(key, {"data": report})
 
 
 class _Run:
     """One Job at work, in a thread of its own."""
 
-    def __init__(self, job: Object, directory: Path, log: Path) -> None:
+    def __init__(self, job: Object, directory: Path, log: Path, lent: Mapping[Key, Object]) -> None:
         self.key = key_of(job)
+        self._lent = lent
         self.directory = directory
         self._spec = job["spec"]
         self._log = log
@@ -194,15 +238,19 @@ class _Run:
             if self._child:
                 stop(self._child)
 
-    def report(self) -> dict[str, str]:
-        """Gives what the process reported, as the data of a ConfigMap."""
-        try:
-            content = json.loads((self.directory / "report.json").read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
-            return {}
-        return {str(name): str(value) for name, value in content.items()}
+    def reports(self) -> dict[Key, dict[str, str]]:
+        """Gives what the process reported, as the data of ConfigMaps: its own, and those of other Memories."""
+        own = self._report_key()
+        found = {own: _read_report(self.directory / REPORT)} if own else {}
+        for path in sorted((self.directory / REPORTS).glob("*/*.json")):
+            key = Key("v1", "ConfigMap", path.parent.name, path.stem)
+            # What was only read may have been written by another Job meanwhile.
+            before = self._lent.get(key, {})
+            new = {name: text for name, text in _read_report(path).items() if before.get(name) != text}
+            found[key] = {**found.get(key, {}), **new}
+        return found
 
-    def report_key(self) -> Key | None:
+    def _report_key(self) -> Key | None:
         """Gives the ConfigMap that the request document names."""
         try:
             request = json.loads((self.directory / "request.json").read_text())
@@ -240,6 +288,14 @@ class _Run:
         return f"Container {container} for pod {pod} failed with exit code {code} matching FailJob rule at index {rule}"
 
 
+def _read_report(path: Path) -> dict[str, str]:
+    try:
+        content = json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return {str(name): str(value) for name, value in content.items()}
+
+
 def _ended(job: Object) -> bool:
     return is_true(job, "Complete") or is_true(job, "Failed")
 
@@ -267,7 +323,7 @@ def _environment(container: Mapping[str, Any], directory: Path) -> dict[str, str
             msg = f"a Job's variable {one['name']} comes from {one.get('valueFrom')}: memoryctl gives plain values only"
             raise UserError(msg)
         given[one["name"]] = one["value"]
-    places = {"MEMORY_DIR": str(directory), "MEMORY_REPORT_FILE": str(directory / "report.json")}
+    places = {"MEMORY_DIR": str(directory), "MEMORY_REPORT_FILE": str(directory / REPORT)}
     return {**ours, "HOME": str(directory), "PYTHONPATH": python_path(), **given, **places}
 
 

@@ -39,13 +39,13 @@ class Laptop:
     """What `memoryctl up` left in a state directory."""
 
     def __init__(self, state: Path) -> None:
-        self._state = state
+        self.state = state
         self._cluster = Cluster(state / "objects")
 
     @property
     def title(self) -> str:
         """Which laptop's state it is."""
-        return f"laptop, state in {self._state}"
+        return f"laptop, state in {self.state}"
 
     def get(self, key: Key) -> Object | None:
         """Gives an object, None when there is none."""
@@ -65,7 +65,7 @@ class Laptop:
     def last_line(self, job: Key) -> str:
         """Gives the last line of a Job's log, "" when there is none."""
         try:
-            lines = (self._state / "logs" / f"{job.namespace}.{job.name}.log").read_text(errors="replace").splitlines()
+            lines = (self.state / "logs" / f"{job.namespace}.{job.name}.log").read_text(errors="replace").splitlines()
         except FileNotFoundError:
             return ""
         return lines[-1] if lines else ""

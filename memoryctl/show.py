@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from memoryctl.changes import Change, Composed, Plan
 from memoryctl.crossplane import Reconciled, ready
 from memoryctl.objects import Key, key_of
 from memoryctl.status import Part, Status
@@ -17,10 +18,11 @@ UNIT = 1000
 
 
 class Progress:
-    """Short lines with the seconds since the beginning."""
+    """Short lines with the seconds since the beginning; none when it is `quiet`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
         self._start = time.monotonic()
+        self._quiet = quiet
 
     @property
     def seconds(self) -> float:
@@ -29,6 +31,8 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Prints a line at once."""
+        if self._quiet:
+            return
         sys.stdout.write(f"{self.seconds:5.1f} s  {text}\n")
         sys.stdout.flush()
 
@@ -80,6 +84,35 @@ def status(found: Status, now: dt.datetime) -> str:
         parts.append(_table(rows))
     parts += ["\n".join([title, *(f"- {one}" for one in lines)]) for title, lines in _lists(found) if lines]
     return "\n\n".join(parts)
+
+
+def plan(found: Plan) -> str:
+    """Gives what would happen, a paragraph for each claim."""
+    parts = [found.where, *(_change(one) for one in found.changes)]
+    if not found.changes:
+        parts.append("nothing would change")
+    if found.notes:
+        parts.append("\n".join(["NOTES", *(f"- {one}" for one in found.notes)]))
+    return "\n\n".join(parts)
+
+
+def _change(one: Change) -> str:
+    objects = [f"+ {_composed(each)}" for each in one.added] + [f"- {_composed(each)}" for each in one.removed]
+    for each in one.changed:
+        objects += [f"~ {_composed(each)}", *(f"    {path}" for path in each.paths)]
+    sections = [("SPEC", one.spec), ("OBJECTS", objects), ("CONDITIONS", one.conditions), ("REQUEST", one.request)]
+    if one.provision is not None:
+        told = [f"the home is {one.provision.get('home', 'not looked at')}: {one.provision['message']}"]
+        told += [f"migration {each}" for each in one.provision.get("migrations", [])]
+        sections.append(("PROVISION", told + one.provision.get("changes", [])))
+    lines = [one.of]
+    for title, said in sections:
+        lines += [f"  {title}", *(f"    {each}" for each in said)] if said else []
+    return "\n".join(lines)
+
+
+def _composed(one: Composed) -> str:
+    return f"{one.name} ({one.resource})"
 
 
 def _lists(found: Status) -> Sequence[tuple[str, Sequence[str]]]:

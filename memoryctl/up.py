@@ -1,19 +1,21 @@
-"""`up` and `down`: the order in which a laptop's cluster comes and goes."""
+"""`up`, `maintain` and `down`: the order in which a laptop's cluster comes, works and goes."""
 
 import contextlib
 import dataclasses
+import datetime as dt
 import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from memoryctl import binding, cronjobs, definitions, embedded, function, manifests, provider, show
+from memoryctl import binding, cronjobs, definitions, embedded, function, manifests, provider, show, status
 from memoryctl.cluster import Cluster, locked
 from memoryctl.crossplane import Crossplane, Reconciled, complaint, ready
 from memoryctl.definitions import Package
 from memoryctl.errors import UserError
 from memoryctl.jobs import Jobs
-from memoryctl.objects import Object, key_of, make_secret, secret_key
+from memoryctl.objects import API_VERSION, Object, key_of, make_secret, secret_key
+from memoryctl.reader import Laptop
 
 ROOT_KEY = "root-key"
 ROOT_KEY_BYTES = 32
@@ -35,6 +37,36 @@ class Result:
     bindings: list[Path]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Plane:
+    """A laptop's control plane at work.
+
+    Attributes:
+        since: When PostgreSQL ran, in seconds of `progress`.
+    """
+
+    cluster: Cluster
+    crossplane: Crossplane
+    jobs: Jobs
+    progress: show.Progress
+    bindings: Path
+    since: float
+
+
+@contextlib.contextmanager
+def _plane(given: list[Object], package: Package, state: Path, progress: show.Progress) -> Iterator[_Plane]:
+    """Stores manifests, and starts what a cluster has running: the server, the function, whoever runs Jobs."""
+    cluster = Cluster(state / "objects")
+    log = state / "logs" / "function.log"
+    with function.process(log) as process:
+        since = store(given, cluster, package, state, progress)
+        process.wait_ready()
+        progress.say(f"the function answers, its log is {log}")
+        crossplane = Crossplane(cluster, package, function.Pipeline(process.channel, cluster))
+        with contextlib.closing(Jobs(cluster, state)) as jobs:
+            yield _Plane(cluster, crossplane, jobs, progress, state / "bindings", since)
+
+
 def up(paths: Iterable[str], state: Path, timeout: float) -> Result:
     """Applies manifests and reconciles until every composite is Ready or a condition says why not.
 
@@ -45,32 +77,52 @@ def up(paths: Iterable[str], state: Path, timeout: float) -> Result:
     package = definitions.load()
     given = manifests.read(paths, package)
     with locked(state):
-        cluster = Cluster(state / "objects")
-        log = state / "logs" / "function.log"
-        with function.process(log) as process:
-            since = _apply(given, cluster, package, state, progress)
-            process.wait_ready()
-            progress.say(f"the function answers, its log is {log}")
-            crossplane = Crossplane(cluster, package, function.Pipeline(process.channel, cluster))
-            cronjobs.tick(cluster)
-            with contextlib.closing(Jobs(cluster, state)) as jobs:
-                until = progress.seconds + timeout
-                reconciled, waiting = _converge(
-                    crossplane, cluster, jobs, progress, until=until, bindings=state / "bindings"
-                )
+        with _plane(given, package, state, progress) as plane:
+            cronjobs.tick(plane.cluster)
+            reconciled, waiting = _converge(plane, progress.seconds + timeout)
         finished = progress.seconds
-        written = binding.write_all(cluster, state / "bindings")
-    problems = waiting + [
+        written = binding.write_all(plane.cluster, plane.bindings)
+    problems = waiting + _complaints(reconciled)
+    _summary(reconciled, written)
+    if not problems:
+        progress.say(f"Ready {finished - plane.since:.1f} s after PostgreSQL ran, {finished:.1f} s in all")
+    references = [one.composite.get("status", {}).get("connectionSecretRef") for one in reconciled]
+    found = [plane.bindings / one["namespace"] / one["name"] for one in references if one]
+    return Result(problems, [directory for directory in found if directory in written])
+
+
+def maintain(state: Path, timeout: float) -> list[str]:
+    """Looks after the data now, as a cluster does by its clock, and shows each Memory as it is then.
+
+    Returns:
+        What stands in the way, as `up`.
+
+    Raises:
+        UserError: There is nothing to look after, or something on this machine is in the way.
+    """
+    progress = show.Progress()
+    package = definitions.load()
+    if not (state / "objects").exists():
+        msg = f"there is nothing in {state} to maintain: memoryctl up makes it"
+        raise UserError(msg)
+    with locked(state), _plane([], package, state, progress) as plane:
+        until = progress.seconds + timeout
+        reconciled, waiting = _converge(plane, until)
+        if not waiting and cronjobs.maintain(plane.cluster):
+            reconciled, waiting = _converge(plane, until)
+    reader = Laptop(state)
+    for claim in reader.list(API_VERSION, "Memory"):
+        found = show.status(status.read(reader, claim), dt.datetime.now(dt.UTC))
+        print("", found, sep="\n", flush=True)
+    return waiting + _complaints(reconciled)
+
+
+def _complaints(reconciled: Iterable[Reconciled]) -> list[str]:
+    return [
         f"{show.owner(one.composite)} {'works, but' if ready(one.composite) else 'is not Ready:'} {said}"
         for one in reconciled
         if (said := complaint(one.composite))
     ]
-    _summary(reconciled, written)
-    if not problems:
-        progress.say(f"Ready {finished - since:.1f} s after PostgreSQL ran, {finished:.1f} s in all")
-    references = [one.composite.get("status", {}).get("connectionSecretRef") for one in reconciled]
-    found = [state / "bindings" / one["namespace"] / one["name"] for one in references if one]
-    return Result(problems, [directory for directory in found if directory in written])
 
 
 def down(state: Path, *, purge: bool) -> str:
@@ -90,7 +142,7 @@ def down(state: Path, *, purge: bool) -> str:
     return f"PostgreSQL is stopped; data, passwords and bindings in {state} are removed"
 
 
-def _apply(given: list[Object], cluster: Cluster, package: Package, state: Path, progress: show.Progress) -> float:
+def store(given: list[Object], cluster: Cluster, package: Package, state: Path, progress: show.Progress) -> float:
     """Stores the manifests, and makes sure of what they stand on: a server, and the root key.
 
     Returns:
@@ -131,22 +183,21 @@ def _make_root_keys(cluster: Cluster, package: Package) -> None:
             cluster.apply(make_secret(key, {"current": secrets.token_bytes(ROOT_KEY_BYTES)}))
 
 
-def _converge(  # noqa: PLR0913  what a control plane has
-    crossplane: Crossplane, cluster: Cluster, jobs: Jobs, progress: show.Progress, *, until: float, bindings: Path
-) -> tuple[list[Reconciled], list[str]]:
+def _converge(plane: _Plane, until: float) -> tuple[list[Reconciled], list[str]]:
     """Reconciles and runs Jobs until nothing changes any more; bindings that are there follow their Secrets at once.
 
     Returns:
         The last reconcile of each composite, and why a Job or the whole did not end.
     """
+    cluster, jobs, progress = plane.cluster, plane.jobs, plane.progress
     rounds = 0
     while True:
         revision = cluster.revision
-        reconciled = crossplane.reconcile()
+        reconciled = plane.crossplane.reconcile()
         for name, event in [(show.owner(one.composite), event) for one in reconciled for event in one.events]:
             progress.say(f"{name}: {event.message}")
         # Before the next Job: it may take the login away that an app still reads there.
-        binding.write_all(cluster, bindings)
+        binding.write_all(cluster, plane.bindings)
         started, waiting = jobs.start()
         for key in started:
             progress.say(f"{key} runs")

@@ -19,6 +19,13 @@ NAMESPACE = "databases"
 KEY = Key("batch/v1", "Job", NAMESPACE, "mem-1")
 REPORT = Key("v1", "ConfigMap", NAMESPACE, "report")
 SECONDS = 60.0
+ANSWERS = """
+import json, os, sys
+if sys.argv[1] != "plan":
+    sys.exit("no")
+admin = open(os.environ["MEMORY_DIR"] + "/admin/username").read()
+print(json.dumps({"asked": sys.argv[1], "admin": admin}))
+"""
 
 
 @pytest.fixture
@@ -57,6 +64,12 @@ def job(script: str, **spec: object) -> Object:
     metadata = {"name": KEY.name, "namespace": KEY.namespace}
     template = {"template": {"spec": pod}}
     return {"apiVersion": KEY.api_version, "kind": KEY.kind, "metadata": metadata, "spec": {**template, **spec}}
+
+
+def container(cluster: Cluster) -> Object:
+    [found] = cluster.require(KEY)["spec"]["template"]["spec"]["containers"]
+    made: Object = found
+    return made
 
 
 def policy(*codes: int, action: str = "FailJob", operator: str = "In") -> Object:
@@ -156,6 +169,56 @@ pathlib.Path({str(seen)!r}).write_text(json.dumps(seen))
     assert "PGHOST" not in found["env"]
     assert not any("hunter2" in value for value in found["env"].values())
     assert not Path(found["env"]["MEMORY_DIR"]).exists()
+
+
+def test_a_job_is_asked_another_question_and_stays_as_it_is(cluster: Cluster, jobs: Jobs) -> None:
+    """With its own files and environment; what it says on standard output is the answer."""
+    cluster.apply(job("provision"))
+    cluster.patch(
+        KEY,
+        {
+            "spec": {
+                "template": {"spec": {"containers": [{**container(cluster), "command": ["python", "-c", ANSWERS]}]}}
+            }
+        },
+    )
+    before = cluster.require(KEY)
+    assert jobs.ask(KEY, "plan") == {"asked": "plan", "admin": "admin"}
+    assert cluster.require(KEY) == before
+    with pytest.raises(
+        UserError, match=r"`migrations nonsense` for Job databases/mem-1 ended with 3 and no answer: no"
+    ):
+        jobs.ask(KEY, "nonsense")
+    cluster.delete(secret_key(NAMESPACE, "admin"))
+    with pytest.raises(UserError, match=r'Job databases/mem-1 could not start: .*Secret "databases/admin" not found'):
+        jobs.ask(KEY, "plan")
+
+
+def test_reports_of_memories_go_to_their_configmaps_and_nowhere_else(cluster: Cluster, jobs: Jobs) -> None:
+    """What maintenance says of each Memory stands in files beside its own report, by namespace and name."""
+    memory = REPORT._replace(name="mem-1")
+    metadata = {"name": memory.name, "namespace": NAMESPACE}
+    data = {"provision": "before", "maintenance": "before"}
+    cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
+    script = """
+import json, os, pathlib
+own = pathlib.Path(os.environ["MEMORY_REPORT_FILE"])
+own.write_text('{"maintain": "own"}')
+for name in ("mem-1", "mem-gone"):
+    path = own.parent / "reports" / "databases" / f"{name}.json"
+    before = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**before, "maintenance": f"after {before}"}))
+"""
+    cluster.apply(job(script))
+    jobs.start()
+    cluster.patch(memory, {"data": {"provision": "by another Job meanwhile"}})
+    assert [outcome.complete for _, outcome in jobs.wait(SECONDS)] == [True]
+    assert cluster.require(REPORT)["data"] == {"maintain": "own"}
+    assert cluster.require(memory)["data"] == {
+        "provision": "by another Job meanwhile",
+        "maintenance": "after {'provision': 'before', 'maintenance': 'before'}",
+    }
+    assert cluster.get(REPORT._replace(name="mem-gone")) is None
 
 
 def test_a_report_is_merged_into_the_configmap(cluster: Cluster, jobs: Jobs) -> None:
