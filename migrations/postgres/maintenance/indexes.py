@@ -27,8 +27,8 @@ Method = Literal["hnsw", "ivfflat"]
 TABLE = "memory_embeddings"
 NAME = "memory_embeddings_vector_idx"
 # An index that replaces another is built as _next; the one that it replaced is dropped as _old.
-NEXT = "memory_embeddings_vector_next_idx"
-OLD = "memory_embeddings_vector_old_idx"
+NEXT = f"{NAME}_next"
+OLD = f"{NAME}_old"
 
 # Shared memory for parallel workers, or the disk, does not suffice.
 DISK_FULL = "53100"
