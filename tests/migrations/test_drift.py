@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from migrations.postgres import sqlfile
-from migrations.postgres.maintenance import drift, mending
+from migrations.postgres.maintenance import drift, expected, mending
+from migrations.postgres.maintenance.differences import Difference
 from tests.datamodel.homes import provision
 from tests.migrations.documents import Memory
 from tests.migrations.drifting import Catalog, at_work, catalog, damage, fill, left, said
@@ -141,6 +142,11 @@ CASES = {
         "ALTER TABLE memory_embeddings ALTER tsv SET EXPRESSION AS (to_tsvector('english', content))",
         "column memory_embeddings.tsv is computed in another way",
     ),
+    "computed": Case(
+        "ALTER TABLE memory_datasets DROP embedding_model,"
+        " ADD embedding_model text GENERATED ALWAYS AS (nullif(dataset, dataset)) STORED",
+        "column memory_datasets.embedding_model is computed from others",
+    ),
     "dropped computed column": Case(
         "ALTER TABLE memory_embeddings DROP tsv",
         "column memory_embeddings.tsv is missing",
@@ -170,7 +176,7 @@ CASES = {
     "check that was not validated": Case(
         "ALTER TABLE memory_datasets DROP CONSTRAINT memory_datasets_ttl_days_check,"
         " ADD CONSTRAINT memory_datasets_ttl_days_check CHECK (ttl_days >= 0) NOT VALID",
-        "constraint memory_datasets_ttl_days_check on memory_datasets was changed",
+        "constraint memory_datasets_ttl_days_check on memory_datasets is not validated",
     ),
     "added check": Case(
         "ALTER TABLE memory_kv ADD CONSTRAINT short CHECK (length(key) < 99)",
@@ -299,6 +305,14 @@ CASES = {
     "owner of the schema": Case(
         "RESET ROLE; ALTER SCHEMA notes OWNER TO memory_admin",
         'schema notes belongs to "memory_admin" instead of "mem_owner"',
+    ),
+    "owner of the history": Case(
+        "RESET ROLE; ALTER TABLE notes.memory_migrations OWNER TO memory_admin",
+        'table memory_migrations belongs to "memory_admin" instead of "mem_owner"',
+    ),
+    "right on the history, of the owner": Case(
+        "REVOKE ALL ON memory_migrations FROM {owner}",
+        "owner lacks rights on schema notes or its table memory_migrations",
     ),
     "mark of the schema": Case("COMMENT ON SCHEMA notes IS 'mine'", "schema notes does not carry its mark"),
     "trigger of a partition": Case(
@@ -541,6 +555,68 @@ def test_extension_is_watched(home: Memory) -> None:
             "column memory_kv.extra is not of this version",
             "extension vector is missing",
         ]
+
+
+def test_what_is_no_table_any_more_and_what_was_computed_is_a_persons(home: Memory) -> None:
+    assert left(
+        home,
+        "DROP TABLE memory_event_ids; CREATE VIEW memory_event_ids AS SELECT 1 AS a;"
+        "ALTER TABLE memory_events DETACH PARTITION memory_events_default;"
+        "ALTER TABLE memory_embeddings ALTER tsv DROP EXPRESSION",
+    ) == [
+        "column memory_embeddings.tsv is not computed from others",
+        "memory_event_ids is a view instead of a table",
+        "table memory_events_default is no partition of memory_events: attach it again by hand",
+    ]
+
+
+def test_what_somebody_changed_is_never_taken_for_what_should_be(home: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first look finds it: what is expected is made by the very owner whose default privileges were changed."""
+    monkeypatch.setattr(expected, "_known", {})
+    damage(
+        home,
+        "ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {reader}, memory_admin;"
+        "ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON ROUTINES TO {reader}, memory_admin;"
+        "ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM {owner}; SET search_path = pg_catalog;"
+        "ALTER FUNCTION notes.memory_get(text, text) SECURITY DEFINER",
+    )
+    everything = "DELETE, INSERT, MAINTAIN, REFERENCES, SELECT, TRIGGER, TRUNCATE, UPDATE"
+    with at_work(home) as work:
+        assert said(home, drift.find(work)) == [
+            "function memory_get(text,text) was edited",
+            f"owner lacks {everything} on new tables",
+            f"reader group has {everything} on new tables",
+            "reader group has EXECUTE on new routines",
+            f'role "memory_admin" has {everything} on new tables',
+            'role "memory_admin" has EXECUTE on new routines',
+        ]
+        assert drift.repair(work, drift.find(work)) == []
+
+
+def test_homes_that_should_be_the_same_are_tried_out_once(
+    home: Memory, postgres18: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expected, "_known", {})
+
+    def tried() -> int:
+        return postgres18.statements().count('CREATE SCHEMA "memory_drift_schema')
+
+    with at_work(home) as work:
+        before = tried()
+        assert [drift.find(work), drift.find(work)] == [[], []]
+        assert tried() == before + 1
+        monkeypatch.setattr(expected, "_KEPT", 1)
+        changed = work.place.embeddings.model_copy(update={"dimension": 4})
+        homes = tuple(dataclasses.replace(each, embeddings=changed) for each in work.place.homes)
+        other = dataclasses.replace(work, place=dataclasses.replace(work.place, homes=homes))
+        differences = ["column memory_embeddings.embedding is public.vector(3) instead of public.vector(4)"]
+        assert said(home, drift.find(other)) == differences
+        assert drift.find(work) == []
+        assert tried() == before + 3
+
+
+def test_a_sentence_is_no_longer_than_a_status_takes() -> None:
+    assert len(str(Difference("x" * 400))) == 300
 
 
 def test_a_home_that_is_not_there_is_one_sentence(home: Memory) -> None:

@@ -10,7 +10,7 @@ from migrations.postgres.connection import Connection
 # - schema ("", ""): owner, comment
 # - table (its name, ""): kind as relkind has it, owner, persistence, options, secured, forced, parent
 # - column (table, its name): type, required, default, generated, identity, inherited
-# - constraint (table, its name): definition, valid, inherited
+# - constraint (table, its name): definition, inherited
 # - index (table, its name): definition, valid, constraint, inherited
 # - trigger (table, its name): definition, enabled, inherited
 # - rule, policy (table, its name)
@@ -94,7 +94,7 @@ WHERE a.attnum > 0 AND NOT a.attisdropped
 UNION ALL
 -- Not-null constraints are facts of columns; before PostgreSQL 18 they are no constraints.
 SELECT 'constraint', c.relname, n.conname, jsonb_build_object(
-    'definition', pg_get_constraintdef(n.oid), 'valid', n.convalidated, 'inherited', n.coninhcount > 0,
+    'definition', pg_get_constraintdef(n.oid), 'inherited', n.coninhcount > 0,
     'statement', quote_ident(n.conname))
 FROM stored c JOIN pg_constraint n ON n.conrelid = c.oid WHERE n.contype NOT IN ('n', 't')
 UNION ALL

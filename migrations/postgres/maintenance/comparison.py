@@ -1,6 +1,6 @@
 """What differs between a schema as it is and as it should be, said in sentences, with what would mend it."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,11 +63,16 @@ class Comparison:
         yield from self._schema()
         yield from self._functions()
         for table in self.wanted.tables():
-            parent = table.facts["parent"]
-            if self.actual.table(table.relation) is None and (not parent or table.relation == f"{parent}_default"):
+            if self.actual.table(table.relation) is None:
                 yield Difference(f"table {table.relation} is missing: restore it from a backup")
+        parents = {table.facts["parent"] for table in self.actual.tables()}
+        differing = {
+            name: [(kind, part) for kind, part, *_ in self._table(name, self.wanted.items[name]).differing()]
+            for name in parents
+            if name and self.wanted.table(name) and self.actual.table(name)
+        }
         for table in self.actual.tables():
-            yield from self._relation(table)
+            yield from self._relation(table, differing.get(table.facts["parent"], []))
         for item in self.actual.of_kind("object").values():
             yield Difference(f"{item.name} is not of this version")
 
@@ -116,7 +121,7 @@ class Comparison:
             yield Difference(f'{title} {verb} mark "{READ_MARK}"', fixes=(fix,))
         yield from self._rights(Target(actual.name, statement), actual.name)
 
-    def _relation(self, actual: Item) -> Iterator[Difference]:
+    def _relation(self, actual: Item, of_its_parent: Sequence[tuple[str, str]]) -> Iterator[Difference]:
         name, parent = actual.relation, actual.facts["parent"]
         template = f"{parent}_default"
         expected = self.wanted.items.get(name)
@@ -125,10 +130,9 @@ class Comparison:
         if expected is None:
             yield from self._extra(f"{KINDS[actual.facts['kind']]} {name}", name, actual)
             return
-        differing = self._table(parent, self.wanted.items[parent]).differing() if parent else []
         # What a part of the parent is called its partitions' parts are, or it is called after each of them.
         its_parents = frozenset(
-            (kind, called) for kind, each, *_ in differing for called in (each, each.replace(parent, name))
+            (kind, called) for kind, each in of_its_parent for called in (each, each.replace(parent, name))
         )
         yield from self._table(name, expected, its_parents).differences()
 

@@ -10,7 +10,7 @@ from psycopg import sql
 
 from migrations.postgres import grants, policies, runner
 from migrations.postgres.connection import Connection
-from migrations.postgres.maintenance import catalog
+from migrations.postgres.maintenance import catalog, partitions
 from migrations.postgres.maintenance.catalog import Item
 from migrations.postgres.sqlfile import File
 from migrations.postgres.values import Values
@@ -89,11 +89,17 @@ def read(connection: Connection, wanted: Wanted, quoted_schema: str) -> list[Ite
 
 
 def _text(items: Sequence[Item], values: Values) -> str:
-    """Gives the items as text with the words for names, and only the rights of whom they should be."""
+    """Gives the items as text with the words for names, and only the rights of whom they should be.
+
+    Partitions come and go: DEFAULT shows how they should be.
+    """
     names = values.names
+    passing = {item.relation for item in items if item.facts.get("parent")} - {partitions.DEFAULT}
     tokens = {names.owner: OWNER, names.writer: WRITER, names.reader: READER, "": PUBLIC}
     kept = []
     for item in items:
+        if item.relation in passing:
+            continue
         facts = dict(item.facts)
         if "grantee" in facts:
             if facts["grantee"] not in tokens:
