@@ -129,12 +129,13 @@ class _Lifecycle:
             if is_being_built(self.work):
                 return self._settle(earned, "ready" if usable else "building")
             self._clear()
-            if not earned:
-                self._settle(earned, "exact")
-                self._drop(NAME)
-            else:
+            if earned:
                 self._provide(earned, self._wanted(earned))
-            return self._settle(earned, "ready")
+                return self._settle(earned, "ready")
+            stands = self._settle(earned, "exact")
+            for index in self._built():
+                self._drop(index.name)
+            return stands
 
     def _has_earned(self, home: Home) -> bool:
         wanted = home.embeddings.index
@@ -161,15 +162,13 @@ class _Lifecycle:
         """Sees to it that the wanted index is there under its name."""
         found = {index.name: index for index in self._built()}
         present, following = found.get(NAME), found.get(NEXT)
-        if following and not (wanted.is_met_by(following) and present):
+        if following and (present is None or wanted.is_met_by(present) or not wanted.is_met_by(following)):
             self._drop(NEXT)
             following = None
-        if present and wanted.is_met_by(present):
-            self._drop(NEXT)
-        elif present is None:
+        if present is None:
             self.tell(self._settle(earned, "building"))
             self._build(NAME, wanted, earned)
-        else:
+        elif not wanted.is_met_by(present):
             usable = self._is_usable(present)
             stands = self._settle(earned, "ready" if usable else "building")
             if not following:
@@ -229,7 +228,8 @@ class _Lifecycle:
         indexes = {home.key: self._index(home, state if home in earned else "exact") for home in self.work.place.homes}
         for home in self.work.place.homes:
             note = sql.SQL(
-                "UPDATE {table} SET index_state = {state} WHERE dataset = {dataset} AND index_state <> {state}"
+                "UPDATE {table} SET index_state = {state}"
+                " WHERE dataset = {dataset} AND index_state IS DISTINCT FROM {state}"
             )
             values = {
                 "table": self.work.table("memory_datasets"),
