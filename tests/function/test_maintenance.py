@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from function import names
 from migrations.request import MaintainRequest
-from tests.function.harness import Answer, Object, World, reported, run, secret_entries, settle, step
-from tests.function.worlds import CA, managed_world, memory, provider, provider_world, world
+from tests.function.harness import (
+    TIME,
+    Answer,
+    Object,
+    World,
+    inner,
+    reported,
+    run,
+    secret_entries,
+    settle,
+    showing,
+    step,
+)
+from tests.function.worlds import CA, delivered, managed_world, memory, provider, provider_world, world
+from tests.schemas import catalog
 
 OWN = {"host": "db.team-a.svc", "caBundle": CA, "connectionSecret": {"name": "admin"}}
 
@@ -290,3 +304,295 @@ def test_before_the_first_run() -> None:
     )
     assert answer.message("InSync") == f'maintenance has not run yet; it runs at "{schedule}"'
     assert not {"embeddings", "retention", "data", "drift"} & set(answer.status)
+
+
+def test_what_was_found_is_the_status() -> None:
+    status = run(_found(_of())).status
+    assert status["embeddings"] == {"index": "exact", "rows": 1200, "bytes": 9800000}
+    assert status["retention"] == {"lastRun": "2026-02-03T04:05:06Z", "deleted": 310}
+    assert status["data"] == FOUND["data"]
+    assert status["drift"] == []
+    assert catalog().problems({**_of().xr, "status": status}) == []
+
+
+def test_what_was_found_stays_true_when_the_spec_changes() -> None:
+    """It bears no hash: a Job for something else says nothing about what is in the tables."""
+    now, answer = _found(_of()), run(_found(_of()))
+    changed = run(now.with_spec(searchConfig="german"))
+    assert changed.conditions["Provisioned"] == (False, "Running")
+    assert {key: changed.status[key] for key in ("embeddings", "retention", "data", "drift")} == {
+        key: answer.status[key] for key in ("embeddings", "retention", "data", "drift")
+    }
+    assert {kind: changed.conditions[kind] for kind in KINDS} == {kind: answer.conditions[kind] for kind in KINDS}
+
+
+def test_what_was_found_stays_while_something_is_missing() -> None:
+    now, answer = step(_found(_of()))
+    assert run(now.but(providers=())).status["data"] == answer.status["data"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A finding, a spec, and what the claim says."""
+
+    name: str
+    reason: str
+    condition: tuple[str, bool, str]
+    message: str
+    found: Any = None
+    spec: Any = None
+
+
+def _index(**fields: Any) -> Any:
+    return {"index": {**EXACT, **fields}}
+
+
+RULES = [
+    Rule(
+        "exact",
+        "a few rows are searched faster without",
+        ("IndexReady", True, "Exact"),
+        "searches are exact; an index is built when there are 10000 embeddings (about 1200 now)",
+        _index(),
+    ),
+    Rule(
+        "the number is that of the spec",
+        "the run of before knew another one",
+        ("IndexReady", True, "Exact"),
+        "searches are exact; an index is built when there are 500 embeddings (about 1200 now)",
+        _index(message="searched exactly until there are 10000 embeddings"),
+        {"embeddings__index": {"type": "hnsw", "minRows": 500}},
+    ),
+    Rule(
+        "shorter vectors",
+        "an exact search of more of them takes as long",
+        ("IndexReady", True, "Exact"),
+        "searches are exact; an index is built when there are 40000 embeddings",
+        {"index": None},
+        {"embeddings__dimension": 384},
+    ),
+    Rule(
+        "building",
+        "the user sees it coming",
+        ("IndexReady", False, "Building"),
+        "searched exactly meanwhile",
+        _index(state="building", reason="Building", message="searched exactly meanwhile"),
+    ),
+    Rule(
+        "ready",
+        "the index is used",
+        ("IndexReady", True, "Ready"),
+        "searches use the index",
+        _index(state="ready", reason="Ready"),
+    ),
+    Rule(
+        "too many dimensions",
+        "what can be done is in the message",
+        ("IndexReady", False, "DimensionTooLarge"),
+        "searched exactly: at most 4000",
+        _index(reason="DimensionTooLarge", message="searched exactly: at most 4000"),
+    ),
+    Rule(
+        "invalid",
+        "a build failed, and said nothing",
+        ("IndexReady", False, "Invalid"),
+        "searches are exact: the index cannot be used",
+        _index(reason="Invalid"),
+    ),
+    Rule(
+        "no embeddings",
+        "there is nothing to search",
+        ("IndexReady", True, "Disabled"),
+        "spec.embeddings.enabled is false: there are no embeddings",
+        _index(),
+        {"embeddings__enabled": False},
+    ),
+    Rule(
+        "no index wanted",
+        "it reads right at once, whatever the last run built",
+        ("IndexReady", True, "Disabled"),
+        "spec.embeddings.index.type is none: searches are exact",
+        _index(state="ready", reason="Ready"),
+        {"embeddings__index": {"type": "none"}},
+    ),
+    Rule(
+        "embeddings that have just been enabled",
+        "the last run found them disabled",
+        ("IndexReady", True, "Exact"),
+        "searches are exact; an index is built when there are 10000 embeddings",
+        {"index": {"state": "exact", "reason": "Disabled", "message": ""}},
+    ),
+    Rule(
+        "scheduled",
+        "days, schedule, and what went last",
+        ("RetentionScheduled", True, "Scheduled"),
+        f'rows are removed after 90 days, when maintenance runs ("{names.hourly("pg")}"); '
+        "310 rows went on 2026-02-03T04:05:06Z",
+    ),
+    Rule(
+        "nothing removed yet",
+        "there is nothing to say of it",
+        ("RetentionScheduled", True, "Scheduled"),
+        f'rows are removed after 1 day, when maintenance runs ("{names.hourly("pg")}")',
+        {"retention": {"lastRun": None, "deleted": 0, "message": ""}},
+        {"retention": {"ttlDays": 1}},
+    ),
+    Rule(
+        "kept for ever",
+        "whatever the last run failed with",
+        ("RetentionScheduled", True, "Disabled"),
+        "spec.retention.ttlDays is 0: rows are kept for ever",
+        {"retention": {"lastRun": None, "deleted": 0, "message": "permission denied"}},
+        {"retention": {"ttlDays": 0}},
+    ),
+    Rule(
+        "on hold",
+        "a hold goes before an age",
+        ("RetentionScheduled", True, "OnHold"),
+        "spec.legalHold is true: nothing is removed, whatever its age",
+        None,
+        {"legalHold": True},
+    ),
+    Rule(
+        "failing",
+        "rows stay that should go",
+        ("RetentionScheduled", False, "Failing"),
+        "permission denied for table memory_events",
+        {"retention": {"lastRun": None, "deleted": 0, "message": "permission denied for table memory_events"}},
+    ),
+    Rule(
+        "in sync",
+        "nobody has changed anything",
+        ("InSync", True, "InSync"),
+        "tables, functions and rights are as this version makes them",
+    ),
+    Rule(
+        "drift",
+        "the first three, how many more, and what to do",
+        ("InSync", False, "Drift"),
+        "a; b; c; and 2 more: put it back by hand, or set spec.maintenance.driftPolicy of the provider to Repair",
+        {"drift": ["a", "b", "c", "d", "e"]},
+    ),
+    Rule(
+        "a little drift",
+        "all of it",
+        ("InSync", False, "Drift"),
+        "a: put it back by hand, or set spec.maintenance.driftPolicy of the provider to Repair",
+        {"drift": ["a"]},
+    ),
+    Rule(
+        "never checked for a reason",
+        "what came in the way",
+        ("InSync", False, "NeverChecked"),
+        f'maintenance has not come to it: drift: permission denied; it runs at "{names.hourly("pg")}"',
+        {"drift": None, "code": 13, "reason": "PermissionDenied", "message": "drift: permission denied"},
+    ),
+]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_the_claim_says(rule: Rule) -> None:
+    now = _found(_of(), **(rule.found or {}))
+    answer = run(now.with_spec(**(rule.spec or {})))
+    kind, holds, reason = rule.condition
+    assert answer.conditions[kind] == (holds, reason), rule.reason
+    assert answer.message(kind) == rule.message
+
+
+def test_drift_that_could_not_be_repaired_is_for_a_person() -> None:
+    repairing = provider(maintenance={"driftPolicy": "Repair"})
+    answer = run(_found(settle(world(repairing))[0], drift=["column notes.memory_kv.extra is not ours"]))
+    assert answer.message("InSync") == (
+        "column notes.memory_kv.extra is not ours: the provider's driftPolicy Repair could not put this back without a "
+        "risk for data: do it by hand"
+    )
+
+
+def test_a_failing_cronjob_of_its_own_is_retention_that_fails() -> None:
+    """There is no provider's condition that would say it."""
+    now = _found(_managed())
+    assert run(_last_run(now, lastScheduleTime=TIME, lastSuccessfulTime=TIME)).conditions["RetentionScheduled"][0]
+    answer = run(_failed(now))
+    assert answer.conditions["RetentionScheduled"] == (False, "Failing")
+    assert f'CronJob "{_cronjob(answer.resources)["metadata"]["name"]}" in namespace "databases" did not succeed' in (
+        answer.message("RetentionScheduled")
+    )
+    assert answer.ready
+
+
+WORST = {
+    "index": {**EXACT, "reason": "Invalid", "message": "disk full"},
+    "retention": {"lastRun": None, "deleted": 0, "message": "no"},
+    "drift": ["a"],
+}
+
+
+@pytest.mark.parametrize("found", [WORST, {"drift": None}], ids=["all bad", "never checked"])
+def test_a_memory_serves_whatever_maintenance_says(found: Any) -> None:
+    now, before = step(_found(_of()))
+    after, _ = step(_found(_of(), **found))
+    answer = run(after)
+    assert answer.ready == before.ready is True
+    assert answer.ttl == before.ttl == 600, "a report that changes is noticed; there is nothing to ask for"
+    assert answer.resources == run(now).resources
+
+
+def test_there_are_events_for_what_has_changed_and_for_nothing_else() -> None:
+    """None at first: nobody waits for a run of maintenance."""
+    now = world()
+    while True:
+        after, answer = step(now)
+        assert not {"NeverChecked", "Exact", "Scheduled"} & {each.reason for each in answer.response.results}
+        if after == now:
+            break
+        now = after
+    found, answer = step(_found(now, **WORST))
+    assert [each.reason for each in answer.response.results] == ["Invalid", "Failing", "Drift"]
+    assert not run(found).response.results
+    assert [each.reason for each in run(_found(found)).response.results] == ["Exact", "Scheduled", "InSync"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '{"drift": [1]}',
+        '{"drift": "none"}',
+        '{"index": {"state": "gone", "reason": "Exact"}}',
+        '{"data": {"rows": -1, "bytes": 0, "deadPercent": 0, "held": 0}}',
+        '{"data": {"rows": 0, "bytes": 9007199254740993, "deadPercent": 0, "held": 0}}',
+        '{"data": {"rows": 0, "bytes": 0, "deadPercent": 101, "held": 0}}',
+        '{"retention": {"lastRun": "2026-13-45T00:00:00Z", "deleted": 1}}',
+        '{"retention": {"lastRun": "yesterday", "deleted": 1}}',
+        '{"message": "\\ud800"}',
+    ],
+)
+def test_a_report_that_cannot_be_read_is_none(text: str) -> None:
+    """Whoever may write it may write anything, and the API server refuses a whole status for one field."""
+    now = _of()
+    (report,) = [key for key, body in now.observed.items() if body["kind"] == "ConfigMap"]
+    body = {**now.observed[report], "data": {**now.observed[report].get("data", {}), "maintenance": text}}
+    answer = run(now.but(observed={**now.observed, report: body}))
+    assert answer.conditions["InSync"] == (False, "NeverChecked")
+    assert not {"embeddings", "retention", "data", "drift"} & set(answer.status)
+
+
+def test_a_report_is_bounded() -> None:
+    answer = run(_found(_of(), drift=["x" * 5000] * 100))
+    assert [len(each) for each in answer.status["drift"]] == [300] * 20
+    assert len(answer.message("InSync")) < 2000
+    said = {"lastRun": None, "deleted": 0, "message": "y" * 5000}
+    assert run(_found(_of(), retention=said)).message("RetentionScheduled") == "y" * 1000
+
+
+def test_delivered_by_objects_it_is_the_same() -> None:
+    now = settle(delivered(world()))[0]
+    (key,) = [key for key, body in now.observed.items() if inner(body)["kind"] == "ConfigMap"]
+    written = reported(inner(now.observed[key]), "maintenance", **FOUND)
+    answer = run(now.but(observed={**now.observed, key: showing(now.observed[key], written)}))
+    assert answer.conditions["InSync"] == (True, "InSync")
+    cronjob = settle(delivered(_providers()))[1].resources
+    assert _cronjob(cronjob)["spec"]["forProvider"]["manifest"]["kind"] == "CronJob"
