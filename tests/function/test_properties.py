@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -35,7 +37,7 @@ from tests.function.harness import (
     unseen,
 )
 from tests.function.worlds import delivered, memory, namespace, provider, world
-from tests.schemas import ROOT
+from tests.schemas import ROOT, catalog
 
 slow = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -54,9 +56,15 @@ SPECS = st.fixed_dictionaries(
                 "dimension": st.integers(1, 16000),
                 "metric": st.sampled_from(["cosine", "l2", "ip"]),
                 "storage": st.sampled_from(["auto", "full", "half"]),
+                "index": st.fixed_dictionaries(
+                    {"type": st.sampled_from(["auto", "none", "hnsw", "ivfflat"])},
+                    optional={"minRows": st.integers(1, 10**9)},
+                ),
             }
         ),
         "access": st.fixed_dictionaries({"readOnlySecret": st.booleans()}),
+        "retention": st.fixed_dictionaries({"ttlDays": st.integers(0, 36500)}),
+        "legalHold": st.booleans(),
         "adopt": st.booleans(),
     }
 )
@@ -249,6 +257,57 @@ def test_no_password_leaves_the_connection_secret(spec: Object, claim: tuple[str
     for password in passwords:
         assert password not in rest
         assert encoded(password) not in rest
+
+
+# What a report may hold: nearly an answer, anything that is JSON, anything at all.
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda below: st.lists(below, max_size=4) | st.dictionaries(st.text(max_size=8), below, max_size=4),
+    max_leaves=8,
+)
+NUMBER = st.integers(0, 10**6) | ANYTHING
+MOMENT = st.sampled_from(["2026-02-03T04:05:06Z", "2026-02-30T00:00:00Z", "0000-01-01T00:00:00Z", "now"]) | ANYTHING
+NEARLY = st.fixed_dictionaries(
+    {},
+    optional={
+        "message": st.text(max_size=3000) | ANYTHING,
+        "index": ANYTHING
+        | st.fixed_dictionaries(
+            {
+                "state": st.sampled_from(["exact", "building", "ready"]) | ANYTHING,
+                "reason": st.sampled_from(["Exact", "Building", "Ready", "Disabled", "Invalid"]) | ANYTHING,
+            },
+            optional={"message": st.text(max_size=3000), "rows": NUMBER, "bytes": NUMBER},
+        ),
+        "retention": ANYTHING
+        | st.fixed_dictionaries({"lastRun": MOMENT, "deleted": NUMBER, "message": st.text(max_size=3000)}),
+        "drift": ANYTHING | st.lists(st.text(max_size=400), max_size=30),
+        "data": ANYTHING
+        | st.fixed_dictionaries(
+            {"rows": NUMBER, "bytes": NUMBER, "deadPercent": NUMBER, "oldest": MOMENT, "held": NUMBER}
+        ),
+    },
+)
+REPORTS = st.text() | st.builds(json.dumps, ANYTHING) | st.builds(json.dumps, NEARLY)
+
+
+@settings(slow, max_examples=80)
+@given(REPORTS, st.sampled_from(["provision", "maintenance"]))
+def test_whatever_a_report_says_the_memory_serves_and_its_status_is_one(text: str, key: str) -> None:
+    """Whoever may write to a ConfigMap of the job namespace can break nothing by that."""
+    now, before = _served()
+    (report,) = [name for name, body in now.observed.items() if body["kind"] == "ConfigMap"]
+    body = {**now.observed[report], "data": {key: text}}
+    answer = run(now.but(observed={**now.observed, report: body}))
+    assert (answer.ready, answer.resources) == (before.ready, before.resources)
+    assert catalog().problems({**now.xr, "status": answer.status}) == []
+    assert all(len(answer.message(kind)) < 2000 for kind in answer.conditions)
+    assert {"conditions", "claimConditionTypes"}.isdisjoint(answer.status)
+
+
+@cache
+def _served() -> tuple[World, Answer]:
+    return settle(world())
 
 
 @given(st.text(min_size=1, max_size=300), st.integers(12, 253))
