@@ -73,10 +73,10 @@ class Served:
 def measure() -> list[Figure]:
     """Start the function and call it."""
     requests = [each.SerializeToString() for each in steady_requests(64)]
-    with _serving("bench.echo") as echo:
+    with serving("bench.echo") as echo:
         durations, _ = _one_after_another(echo, _round(requests, CALLS), _round(requests, WARM_UP))
     figures = [milliseconds("gRPC: a function that gives back what it got", durations), *_beginnings(requests[:1])]
-    with _serving(*FUNCTION) as served:
+    with serving(*FUNCTION) as served:
         for in_flight in IN_FLIGHT:
             figures += _steady(served, requests, in_flight)
         durations, _ = _one_after_another(served, [each.SerializeToString() for each in changed_requests(CHANGES)])
@@ -88,7 +88,7 @@ def measure() -> list[Figure]:
 def _beginnings(requests: list[bytes]) -> list[Figure]:
     starts, firsts, sizes = [], [], []
     for _ in range(STARTS):
-        with _serving(*FUNCTION) as served:
+        with serving(*FUNCTION) as served:
             starts.append(served.seconds)
             sizes.append(served.memory())
             firsts += _one_after_another(served, requests)[0]
@@ -132,8 +132,12 @@ def changed_requests(count: int) -> list[fnv1.RunFunctionRequest]:
 
 
 def _padded(now: World) -> fnv1.RunFunctionRequest:
-    """A request of REQUEST_BYTES."""
-    req = request(now, dict(run(now).response.requirements.resources))
+    """A request with all that is asked for."""
+    return padded(now, request(now, dict(run(now).response.requirements.resources)))
+
+
+def padded(now: World, req: fnv1.RunFunctionRequest) -> fnv1.RunFunctionRequest:
+    """The request, with as many managed fields as make REQUEST_BYTES of it."""
     padding = max(0, REQUEST_BYTES - req.ByteSize()) // len(now.observed)
     for key in sorted(req.observed.resources):
         metadata = req.observed.resources[key].resource.fields["metadata"].struct_value
@@ -158,7 +162,8 @@ def _pad(entry: Any, size: int) -> None:
 
 
 @contextlib.contextmanager
-def _serving(module: str, *options: str) -> Iterator[Served]:
+def serving(module: str, *options: str) -> Iterator[Served]:
+    """Start the function, or what stands for it, and stop it in the end."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"

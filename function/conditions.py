@@ -385,8 +385,13 @@ def observed(composite: Mapping[str, Any], kind: str) -> Mapping[str, Any] | Non
     return next((condition for condition in found if condition.get("type") == kind), None)
 
 
-def has_changed(composite: Mapping[str, Any], condition: Condition) -> bool:
-    """Whether a condition says something that the composite does not say yet."""
-    before = observed(composite, condition.type)
-    now = (str(condition.status), condition.reason)
-    return before is None or (before.get("status"), before.get("reason")) != now
+def carried(composite: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Give the conditions that an object carries, by type."""
+    return {condition.get("type", ""): condition for condition in composite.get("status", {}).get("conditions", ())}
+
+
+def has_changed(condition: Condition, before: Mapping[str, Any] | None) -> bool:
+    """Whether a condition says something that an object, which carries `before` of its type, does not say yet."""
+    if before is None:
+        return True
+    return bool(before.get("status") != str(condition.status) or before.get("reason") != condition.reason)

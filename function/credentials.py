@@ -11,10 +11,10 @@ import hashlib
 import hmac
 from base64 import b64encode, urlsafe_b64encode
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from function.errors import InvalidSpec
+from function.lazy import cached_property
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -74,12 +74,15 @@ def _required(req: fnv1.RunFunctionRequest) -> dict[str, Sequence[Mapping[str, A
 
 
 def _fields(struct: struct_pb2.Struct) -> dict[str, Any]:
-    # Interned: field names would be half of what a converted object takes.
-    return {intern(key): _value(value) for key, value in sorted(struct.fields.items())}
+    # Interned: field names would be half of what a converted object takes. Keys, not items: protobuf's are quicker.
+    fields = struct.fields
+    return {intern(key): _value(fields[key]) for key in sorted(fields)}
 
 
 def _value(value: struct_pb2.Value) -> Any:
     kind = value.WhichOneof("kind")
+    if kind == "string_value":
+        return value.string_value
     if kind == "struct_value":
         return _fields(value.struct_value)
     if kind == "list_value":

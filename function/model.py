@@ -5,6 +5,7 @@ The XRDs in `apis/` say the same to the API server, and a test compares the two,
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -68,6 +69,11 @@ class Model(BaseModel):
         """
         known: Self = _read.get(content_of({cls.__name__: dict(raw)}), lambda: cls._validated(raw, path))
         return known
+
+    @cached_property
+    def written(self) -> dict[str, Any]:
+        """All fields as a user writes them, defaults too; read once for all calls, so nobody may change it."""
+        return self.model_dump(by_alias=True)
 
     @classmethod
     def _validated(cls, raw: Mapping[str, Any], path: str) -> Self:

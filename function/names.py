@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
+from function.lazy import cached_property
 from function.model import GROUP
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -52,6 +53,15 @@ def cronjob_is_stale(observed: Mapping[str, Any]) -> bool:
     status = observed.get("status", {})
     scheduled = status.get("lastScheduleTime", "")
     return not status.get("active") and bool(scheduled > status.get("lastSuccessfulTime", ""))
+
+
+def cronjob_ran_since(observed: Mapping[str, Any], moment: str, seconds: int) -> bool:
+    """Whether a run succeeded so long after a moment; there is no clock, but there is evidence that time has passed."""
+    try:
+        ran = datetime.fromisoformat(observed.get("status", {}).get("lastSuccessfulTime", ""))
+        return ran >= datetime.fromisoformat(moment) + timedelta(seconds=seconds)
+    except (TypeError, ValueError):
+        return False
 
 
 def exists(observed: Mapping[str, Any], key: str) -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
-from bench import function, plot, provisioning
+from crossplane.function.proto.v1 import run_function_pb2 as fnv1
+
+from bench import function, idle, plot, provisioning
 from bench.measure import megabytes, milliseconds, rate
-from tests.function.harness import call
+from tests.function.harness import Answer, call
 
 if TYPE_CHECKING:
     import pytest
@@ -95,3 +97,20 @@ def test_the_plot_shows_both_sides() -> None:
     assert len(set(heights[1])) == 1, "what stays is level"
     words = {each.text for each in picture.iter() if each.tag.endswith("text")}
     assert {"100 embeddings of 8 dimensions, 3,000 events", "retention of 1,000 events", "2.5", "0.7"} <= words
+
+
+def test_memories_at_rest_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idle, "MEMORIES", 2)
+    monkeypatch.setattr(idle, "TURNS", 3)
+    figures = idle.measure()
+    assert [each.name.split(", ")[1] for each in figures if each.unit == "% core"] == [one.name for one in idle.SETUPS]
+    assert all(each.samples == 6 for each in figures)
+
+
+def test_those_at_rest_are_ready_and_their_reconcile_ends() -> None:
+    for setup in idle.SETUPS:
+        now = idle._at_rest(setup, 1)
+        last = fnv1.RunFunctionRequest.FromString(idle._reconcile(now)[-1])
+        answer = Answer(call(last))
+        assert answer.ready
+        assert all(len(each) >= 45_000 for each in idle._reconcile(now))

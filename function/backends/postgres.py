@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
@@ -11,6 +10,7 @@ from urllib.parse import quote
 from function import names
 from function.backends.base import Cluster, LoginSlot, Place
 from function.errors import InvalidSpec
+from function.lazy import cached_property
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

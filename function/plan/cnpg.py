@@ -8,10 +8,10 @@ fail for that: then the object's label changes, which makes it look at once.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from function import conditions, names, readiness
+from function.lazy import cached_property
 from function.plan.kept import kept
 from function.resources import cnpg, secret
 from function.resources.projection import project

@@ -34,12 +34,12 @@ class Document:
 
 def wishes(memory: Memory) -> dict[str, Any]:
     """The part that follows from the claim's spec alone."""
-    dump = memory.model_dump(by_alias=True)
+    written = memory.written
     index = {"type": memory.embeddings.index.type, "minRows": memory.embeddings.rows_for_index}
     return {
-        "dataset": {**dump["dataset"], "searchConfig": memory.search_config},
-        "embeddings": {**dump["embeddings"], "index": index},
-        "retention": dump["retention"],
+        "dataset": {**written["dataset"], "searchConfig": memory.search_config},
+        "embeddings": {**written["embeddings"], "index": index},
+        "retention": written["retention"],
         "modules": ["core"],
         "legalHold": memory.legal_hold,
         "deletionPolicy": memory.deletion_policy,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator
@@ -105,8 +106,15 @@ class Findings(Said):
 
     def status(self, spec: Memory) -> dict[str, Any]:
         """Our part of the composite's status."""
+        if spec.embeddings.enabled:
+            return self._shown
+        return {key: said for key, said in self._shown.items() if key != "embeddings"}
+
+    @cached_property
+    def _shown(self) -> dict[str, Any]:
+        """It is as old as what was read, and that is read once."""
         said: dict[str, Any] = {}
-        if self.index and spec.embeddings.enabled:
+        if self.index:
             said["embeddings"] = {"index": self.index.state, **_known(self.index, "rows", "bytes")}
         if self.retention and self.retention.last_run:
             said["retention"] = _known(self.retention, "last_run", "deleted")

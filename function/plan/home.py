@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from function import conditions, names
 from function.credentials import Login
+from function.lazy import cached_property
 from function.plan import attempts, cnpg, document, jobs
 from function.plan.answers import Answer
 from function.plan.findings import STATUS as FOUND
 from function.plan.findings import Findings, Upkeep
-from function.plan.kept import BUSY_SECONDS, CONVERGING_SECONDS, STABLE_SECONDS, kept, ready_when_observed
+from function.plan.kept import BUSY_SECONDS, CONVERGING_SECONDS, REST_SECONDS, STABLE_SECONDS, kept, ready_when_observed
 from function.plan.maintenance import OwnMaintenance, schedule
 from function.resources import job, report, secret
 from function.resources.metadata import Owner
@@ -218,9 +219,14 @@ class Home:
         """How many seconds an answer holds."""
         roles = self._roles(decision)
         if settled:
-            return STABLE_SECONDS if roles is None else CONVERGING_SECONDS
+            return STABLE_SECONDS if roles is None or self._has_rested(decision) else CONVERGING_SECONDS
         moves = roles and not roles.has_failed and decision.phase != "Failed" and provider_condition(self.found).status
         return BUSY_SECONDS if moves else CONVERGING_SECONDS
+
+    def _has_rested(self, decision: Decision) -> bool:
+        """Whether it is long ago that a Job made this of it."""
+        ended = decision.subject.state.finished if decision.subject else ""
+        return self._own_maintenance.ran_since(ended, REST_SECONDS)
 
     def _report(self, roles: cnpg.Roles | None) -> dict[str, Manifest]:
         name, observed = names.report(self.subject.identity.id12), self.subject.inputs.observed

@@ -20,7 +20,8 @@ def settings_of(settings: MemoryInput, provider: Provider) -> Jobs:
 
 def service_account(settings: MemoryInput, provider: Provider) -> str:
     """The account that the Jobs run as: a named one, or that which the provider composes."""
-    return settings_of(settings, provider).service_account_name or names.provider_object(provider.name)
+    named = provider.spec.jobs.service_account_name or settings.jobs.service_account_name
+    return named or names.provider_object(provider.name)
 
 
 def task(  # noqa: PLR0913 - each is another Secret, and all are names

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 CONVERGING_SECONDS = 60
 STABLE_SECONDS = 600
 # Where more objects change than Crossplane listens to: it drops events of a composite that has many at once (its watch
-# circuit breaker, for five minutes), and then looks again by itself only when an answer is this old. For the same
-# reason no answer about such a composite holds for longer than CONVERGING_SECONDS.
+# circuit breaker, for REST_SECONDS), and then looks again by itself only when an answer is this old. For the same
+# reason no answer about such a composite holds for longer than CONVERGING_SECONDS, until there is evidence that it has
+# rested for as long.
 BUSY_SECONDS = 2
+REST_SECONDS = 300
 
 
 def kept(observed: Mapping[str, Mapping[str, Any]], key: str, *, ready: bool = True) -> dict[str, Resource]:
@@ -61,19 +63,15 @@ def project_kept(  # noqa: PLR0913 - the fields of a Plan
     )
 
 
-def events(inputs: Inputs, stands: Iterable[Condition]) -> tuple[Event, ...]:
-    """Give an event for each condition that the composite does not carry yet."""
+def events(inputs: Inputs, stands: Iterable[Condition], quiet: Iterable[Condition] = ()) -> tuple[Event, ...]:
+    """Give an event for each condition that the composite does not carry yet; a first one of `quiet` is none."""
+    carried = conditions.carried(inputs.composite)
+    told = (*stands, *(each for each in quiet if each.type in carried))
     return tuple(
         Event(warning=not each.status, reason=each.reason, message=each.message)
-        for each in stands
-        if conditions.has_changed(inputs.composite, each)
+        for each in told
+        if conditions.has_changed(each, carried.get(each.type))
     )
-
-
-def transitions(inputs: Inputs, stands: Iterable[Condition]) -> tuple[Event, ...]:
-    """Give an event for each condition that the composite carries otherwise; none where nobody waits for the first."""
-    known = (each for each in stands if conditions.observed(inputs.composite, each.type))
-    return events(inputs, known)
 
 
 def _is_ready(observed: Mapping[str, Any]) -> bool:

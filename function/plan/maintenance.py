@@ -80,8 +80,16 @@ class OwnMaintenance:
     @property
     def failed(self) -> str:
         """Why its last run has left nothing behind, "" when it has not failed."""
-        stale = readiness.cronjob_is_stale(self.subject.inputs.observed.get(self._key, {}))
+        stale = readiness.cronjob_is_stale(self._observed)
         return conditions.cronjob_failed(self._name, self.backend.namespace) if stale else ""
+
+    @property
+    def _observed(self) -> Mapping[str, Any]:
+        return self.subject.inputs.observed.get(self._key, {})
+
+    def ran_since(self, moment: str, seconds: int) -> bool:
+        """Whether a run succeeded so long after a moment."""
+        return readiness.cronjob_ran_since(self._observed, moment, seconds)
 
     def kept(self) -> dict[str, Resource]:
         """The CronJob as it is; while a Job is at work its request stays with all others."""

@@ -12,7 +12,7 @@ from function.errors import InvalidSpec
 from function.model import Memory, MemoryInput, spec_of
 from function.plan import attempts, cnpg, lookup, rotation
 from function.plan.home import Home, provider_condition
-from function.plan.kept import CONVERGING_SECONDS, events, project_kept, transitions
+from function.plan.kept import CONVERGING_SECONDS, events, project_kept
 from function.plan.rotation import Rotation
 from function.plan.subject import STATUS, Subject
 from function.state import Plan
@@ -81,7 +81,7 @@ def _compose(subject: Subject, settings: MemoryInput, asked: list[Requirement], 
         conditions=(*stands, *upkeep),
         status=home.status(decision),
         ready=ready,
-        events=(*events(subject.inputs, stands), *transitions(subject.inputs, upkeep)),
+        events=events(subject.inputs, stands, quiet=upkeep),
         requirements=tuple(asked),
         connection_details=home.connection_details(decision),
         ttl_seconds=home.pace(decision, settled=ready and all(each.status for each in stands)),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from function import conditions, names, readiness
+from function.lazy import cached_property
 from function.plan import document, jobs
 from function.plan.answers import Answer
 from function.resources import job, secret

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from function import conditions, delivery, names, readiness
 from function.backends import backend_of
 from function.errors import InvalidSpec
+from function.lazy import cached_property
 from function.model import MemoryInput
 from function.plan import cnpg, document, jobs, lookup
 from function.plan.answers import Answer

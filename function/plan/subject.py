@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from function import conditions, delivery, names
+from function.lazy import cached_property
 from function.plan import attempts, document, findings, lookup
 from function.plan.rotation import Applied, Before, latest
 from function.resources import secret

@@ -520,6 +520,24 @@ def test_a_failing_cronjob_of_its_own_is_retention_that_fails() -> None:
     assert answer.ready
 
 
+@pytest.mark.parametrize(
+    ("ran", "ttl"),
+    [
+        ({}, 60),
+        ({"lastSuccessfulTime": "2026-01-01T00:04:59Z"}, 60),
+        ({"lastSuccessfulTime": "2026-01-01T00:05:00Z"}, 600),
+        ({"lastSuccessfulTime": "2026-01-01T00:05:00Z", "lastScheduleTime": "2026-01-01T01:40:00Z"}, 600),
+        ({"lastSuccessfulTime": "soon"}, 60),
+        ({"lastSuccessfulTime": "2026-01-01T00:05:00"}, 60),
+    ],
+    ids=["no run", "too soon", "rested", "failed since", "no time", "no zone"],
+)
+def test_an_answer_holds_long_when_a_run_shows_that_the_memory_has_rested(ran: Any, ttl: int) -> None:
+    """Right after the many changes of its making Crossplane may be deaf for five minutes."""
+    assert TIME == "2026-01-01T00:00:00Z", "when its Job ended"
+    assert run(_last_run(_managed(), **ran)).ttl == ttl
+
+
 WORST = {
     "index": {**EXACT, "reason": "Invalid", "message": "disk full"},
     "retention": {"lastRun": None, "deleted": 0, "message": "no"},

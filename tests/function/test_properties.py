@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from google.protobuf import struct_pb2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from function import names
+from function import emit, names
+from function.decode import to_dict
 from function.resources.projection import project
 from tests.function.harness import (
     ROOT_KEY,
@@ -289,6 +291,22 @@ NEARLY = st.fixed_dictionaries(
     },
 )
 REPORTS = st.text() | st.builds(json.dumps, ANYTHING) | st.builds(json.dumps, NEARLY)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda below: st.lists(below, max_size=4) | st.dictionaries(st.text(max_size=8), below, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.text(max_size=8), JSON, max_size=5))
+def test_plain_data_becomes_the_struct_that_protobuf_makes_of_it_and_plain_data_again(body: Object) -> None:
+    theirs, ours = struct_pb2.Struct(), struct_pb2.Struct()
+    theirs.update(body)
+    ours.ParseFromString(emit._convert(body))
+    assert ours == theirs
+    assert to_dict(ours) == body
 
 
 @settings(slow, max_examples=80)
