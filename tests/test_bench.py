@@ -49,7 +49,7 @@ def test_a_short_run_gives_every_figure(monkeypatch: pytest.MonkeyPatch) -> None
         "function: spec change",
         "function: idle memory after all these calls",
     ]
-    assert len(figures) == 1 + 9 + 6
+    assert len(figures) == 1 + 9 + 7
     assert all(each.p99 >= each.p50 > 0 for each in figures if each.name.startswith("function"))
     assert all(10 < each.p50 < 1000 for each in figures if each.unit == "MB")
 
