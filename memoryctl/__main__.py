@@ -21,7 +21,7 @@ from memoryctl.embedded import EmbeddedError
 from memoryctl.errors import UserError
 from memoryctl.kube import Kube
 from memoryctl.objects import API_VERSION
-from memoryctl.reader import Laptop, Reader
+from memoryctl.reader import Laptop
 
 STATE = Path(".memoryctl")
 SECONDS = 300.0
@@ -114,7 +114,7 @@ class Where:
     kubeconfig: Path | None
     context: str
 
-    def reader(self, names: Iterable[tuple[str, str]]) -> Reader:
+    def reader(self, names: Iterable[tuple[str, str]]) -> Laptop | Kube:
         """Gives the laptop when it is asked for, or has such a Memory or provider and no cluster is named.
 
         Args:

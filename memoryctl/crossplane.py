@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from memoryctl.cluster import Cluster, Conflict
-from memoryctl.definitions import MACHINERY, Definition, Package
+from memoryctl.definitions import MACHINERY, RESOURCE_KEY, Definition, Package
 from memoryctl.function import Desired, Event, Pipeline, PipelineError, Result
 from memoryctl.objects import (
     CONNECTION_TYPE,
@@ -23,7 +23,6 @@ from memoryctl.objects import (
     with_conditions,
 )
 
-RESOURCE_KEY = "crossplane.io/composition-resource-name"
 LABEL_COMPOSITE = "crossplane.io/composite"
 LABEL_CLAIM_NAME = "crossplane.io/claim-name"
 LABEL_CLAIM_NAMESPACE = "crossplane.io/claim-namespace"
@@ -69,6 +68,19 @@ class Crossplane:
             for definition in self._definitions()
             for composite in self._cluster.list(definition.api_version, definition.kind)
         ]
+
+    def reconcile_one(self, key: Key) -> Reconciled:
+        """Binds a claim and reconciles its composite, or reconciles a composite, once; every other stays as it is."""
+        definition = self._package.definition(key.api_version, key.kind)
+        if definition is None:
+            msg = f"{key} is no claim or composite of ours"
+            raise ValueError(msg)
+        obj = self._cluster.require(key)
+        if key.kind == definition.claim_kind:
+            self._bind(obj, definition)
+            key = Key(key.api_version, definition.kind, "", self._cluster.require(key)["spec"]["resourceRef"]["name"])
+            obj = self._cluster.require(key)
+        return self._reconcile(obj, definition)
 
     def _definitions(self) -> Iterator[Definition]:
         yield from sorted(self._package.definitions, key=lambda one: one.kind, reverse=True)

@@ -16,6 +16,8 @@ import yaml
 from memoryctl.errors import UserError
 from memoryctl.objects import Object
 
+# Crossplane's annotation of a composed object.
+RESOURCE_KEY = "crossplane.io/composition-resource-name"
 ROOT = Path(__file__).resolve().parent.parent
 # Crossplane adds these to the schema of every claim and composite.
 MACHINERY = (
@@ -77,6 +79,8 @@ class Package:
 
     definitions: tuple[Definition, ...]
     compositions: tuple[Object, ...]
+    # Whether a Composition may deliver by provider-kubernetes; what it makes is not made here.
+    with_objects: bool = False
 
     def definition(self, api_version: str, kind: str) -> Definition | None:
         """Gives the XRD that offers a kind, as composite or as claim."""
@@ -99,7 +103,7 @@ class Package:
             labels = one["metadata"].get("labels", {})
             chosen = one["metadata"]["name"] == name if not wanted else wanted.items() <= labels.items()
             if chosen and one["spec"]["compositeTypeRef"]["kind"] == composite["kind"]:
-                return _without_objects(one)
+                return one if self.with_objects else _without_objects(one)
         msg = (
             f"there is no Composition for {composite['kind']} with {f'labels {wanted}' if wanted else f'name {name!r}'}"
         )

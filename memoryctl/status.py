@@ -9,7 +9,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from memoryctl.crossplane import RESOURCE_KEY, ready
+from memoryctl.crossplane import ready
+from memoryctl.definitions import RESOURCE_KEY
 from memoryctl.errors import UserError
 from memoryctl.objects import API_VERSION, GROUP, Key, Object, condition, is_true, key_of
 from memoryctl.reader import Reader, UnreadableError

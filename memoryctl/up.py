@@ -136,6 +136,8 @@ def down(state: Path, *, purge: bool) -> str:
         embedded.remove(provider.directory(state))
         for part in (*PARTS, provider.directory(state).name):
             shutil.rmtree(state / part, ignore_errors=True)
+        for left in state.glob("plan-*"):  # by a memoryctl that was killed
+            shutil.rmtree(left)
         (state / "lock").unlink()
     with contextlib.suppress(OSError):  # somebody else's files are in it
         state.rmdir()

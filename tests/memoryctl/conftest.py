@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ import yaml
 from memoryctl.cluster import Cluster
 from memoryctl.definitions import ROOT
 from memoryctl.objects import API_VERSION, Key, Object
+from tests.memoryctl.apiserver import ApiServer, serving
+from tests.servers import require
 
 QUICKSTART = ROOT / "examples" / "quickstart"
 SECONDS = 120
@@ -114,3 +117,18 @@ def laptop(tmp_path: Path) -> Iterator[Laptop]:
     yield made
     made.run("down", "--purge")
     assert not made.state.exists()
+
+
+@pytest.fixture
+def copied(ready: Ready, tmp_path: Path) -> Laptop:
+    """The shared laptop's objects and logs, to be changed at will; nothing runs there."""
+    for part in ("objects", "logs"):
+        shutil.copytree(ready.state / part, tmp_path / "state" / part)
+    return Laptop(tmp_path)
+
+
+@pytest.fixture
+def api(copied: Laptop, tmp_path: Path) -> Iterator[ApiServer]:
+    require(shutil.which("kubectl"), "kubectl is not on the PATH")
+    with serving(copied.cluster, tmp_path) as api:
+        yield api

@@ -3,9 +3,6 @@
 import datetime as dt
 import json
 import re
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,9 +13,8 @@ from memoryctl.kube import Kube
 from memoryctl.objects import API_VERSION, Key, Object, key_of, secret_data
 from memoryctl.reader import Laptop as LaptopReader
 from memoryctl.status import Status
-from tests.memoryctl.apiserver import ApiServer, serving
+from tests.memoryctl.apiserver import ApiServer
 from tests.memoryctl.conftest import Laptop, Ready
-from tests.servers import require
 
 CLAIM = Key(API_VERSION, "Memory", "team-a", "notes")
 PROVIDER = Key(API_VERSION, "XMemoryProvider", "", "pg")
@@ -29,21 +25,6 @@ FOUND = {
     "drift": ["index memory_events_dataset_idx is missing"],
 }
 NOW = dt.datetime(2026, 5, 3, 4, tzinfo=dt.UTC)
-
-
-@pytest.fixture
-def copied(ready: Ready, tmp_path: Path) -> Laptop:
-    """The shared laptop's objects and logs, to be changed at will; nothing runs there."""
-    for part in ("objects", "logs"):
-        shutil.copytree(ready.state / part, tmp_path / "state" / part)
-    return Laptop(tmp_path)
-
-
-@pytest.fixture
-def api(copied: Laptop, tmp_path: Path) -> Iterator[ApiServer]:
-    require(shutil.which("kubectl"), "kubectl is not on the PATH")
-    with serving(copied.cluster, tmp_path) as api:
-        yield api
 
 
 def look(laptop: Laptop) -> Status:
