@@ -96,7 +96,7 @@ def ensure(connection: Connection, names: Names) -> None:
         if name not in found.roles
     ]
     held = _held(connection, names, found.admin)
-    wanted = [*memberships(names), *_of_the_admin(names, found.admin)]
+    wanted = [*memberships(names), *of_the_admin(names, found.admin)]
     statements += [membership.granted() for membership in wanted if membership not in held]
     if statements:
         connection.execute(sql.SQL(";\n").join(statements))
@@ -110,7 +110,8 @@ def memberships(names: Names) -> Iterator[Membership]:
         yield Membership(group, login, inherit=True, set=False)
 
 
-def _of_the_admin(names: Names, admin: str) -> Iterator[Membership]:
+def of_the_admin(names: Names, admin: str) -> Iterator[Membership]:
+    """Gives what the admin is in."""
     for login in names.logins:
         # Ending a session takes the rights of its role.
         yield Membership(login, admin, inherit=True, set=False)

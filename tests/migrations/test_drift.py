@@ -333,6 +333,11 @@ CASES = {
         "trigger memory_events_hold on memory_events is disabled",
     ),
     # Roles
+    "membership of the admin": Case(
+        "RESET ROLE; REVOKE {owner} FROM memory_admin GRANTED BY memory_admin;"
+        "ALTER TABLE notes.memory_kv DISABLE TRIGGER memory_kv_hold",
+        "role memory_admin cannot become role mem_owner",
+    ),
     "attribute": Case("RESET ROLE; ALTER ROLE {writer} LOGIN", "group mem_writer can log in"),
     "membership": Case(
         "RESET ROLE; REVOKE {reader} FROM {writer} GRANTED BY memory_admin;"
@@ -462,7 +467,7 @@ def test_who_holds_a_lock_is_not_waited_for_long(home: Memory, monkeypatch: pyte
         with at_work(home) as work:
             [difference] = drift.repair(work, drift.find(work))
     assert str(difference) == (
-        "trigger memory_kv_hold on memory_kv is disabled: canceling statement due to lock timeout"
+        "trigger memory_kv_hold on memory_kv is disabled: it is locked, the next run tries again"
     )
     assert left(home, "SELECT 1") == []
 
@@ -555,6 +560,29 @@ def test_extension_is_watched(home: Memory) -> None:
             "column memory_kv.extra is not of this version",
             "extension vector is missing",
         ]
+
+
+def test_partitions_are_held_to_what_a_fresh_one_has(home: Memory) -> None:
+    with home.database.superuser() as connection:
+        query = "SELECT max(relname) FROM pg_class WHERE relispartition AND relname ~ '^memory_events_[0-9]+$'"
+        [(name,)] = connection.execute(query).fetchall()
+    damage(
+        home,
+        f"DROP TRIGGER memory_events_hold_truncate ON {name}; ALTER TABLE {name} DISABLE TRIGGER memory_events_hold;"
+        f"GRANT TRUNCATE ON {name} TO {{writer}}; ALTER TABLE {name} ALTER hold DROP DEFAULT;"
+        f"CREATE INDEX extra ON {name} (id); ALTER TABLE {name} ADD CONSTRAINT small CHECK (pg_column_size(id) < 99)",
+    )
+    with at_work(home) as work:
+        differences = drift.find(work)
+        assert said(home, differences) == [
+            f"column {name}.hold has another default",
+            f"constraint small on {name} is not of this version",
+            "index extra is not of this version",
+            f"trigger memory_events_hold on {name} is disabled",
+            f"trigger memory_events_hold_truncate on {name} is missing",
+            f"writer group has TRUNCATE on {name}",
+        ]
+        assert drift.repair(work, differences) == []
 
 
 def test_what_is_no_table_any_more_and_what_was_computed_is_a_persons(home: Memory) -> None:

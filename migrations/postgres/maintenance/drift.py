@@ -8,8 +8,9 @@ import psycopg
 from psycopg import sql
 
 from migrations import log
-from migrations.errors import CommandError
+from migrations.errors import Code, CommandError
 from migrations.postgres import policies, runner, sqlfile
+from migrations.postgres.connection import words
 from migrations.postgres.grants import READ_MARK
 from migrations.postgres.maintenance import catalog, expected, mending, surroundings
 from migrations.postgres.maintenance.comparison import Comparison, Schema
@@ -45,7 +46,7 @@ def find(work: Work, folder: Path = sqlfile.FOLDER) -> list[Difference]:
         differences += surroundings.of_database(work, work.place.homes[0])
     if not found.exists:
         differences.append(Difference(f"schema {work.place.schema} is missing: restore it from a backup"))
-    elif work.place.isolation != "Database" or found.database_owner == work.place.owner:
+    elif found.may_act and (work.place.isolation != "Database" or found.database_owner == work.place.owner):
         # Who owns a database of the Memory's own comes first: nothing can be tried out in another's.
         homes = tuple(home for home in work.place.homes if surroundings.has_groups(work, home))
         if homes:
@@ -182,7 +183,12 @@ def _apply(work: Work, fix: Fix) -> str:
         return str(error)
     except CommandError as error:
         log.write("a difference stays", sqlstate=error.sqlstate, way=fix.way.__name__)
-        return error.message
+        return "it is locked, the next run tries again" if error.code is Code.LOCK_BUSY else error.message
+    except psycopg.Error as error:
+        # Before the change began: the session could not become the owner.
+        if work.connection.broken:
+            raise
+        return words(error)
     return ""
 
 

@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql
 
 from migrations.deadline import Deadline
-from migrations.postgres import grants, managed, policies, roles
+from migrations.postgres import grants, managed, policies
 from migrations.postgres.connection import retrying, retrying_alone
 from migrations.postgres.maintenance.places import Home, Work
 
@@ -138,11 +138,6 @@ def open_extension(work: Work, home: Home, schema: str) -> None:
     statement = sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(sql.Identifier(schema), groups)
     with work.as_owner() as connection:
         _in_transaction(work, lambda: connection.execute(statement))
-
-
-def restore_memberships(work: Work, home: Home) -> None:
-    """Puts missing memberships back."""
-    _in_transaction(work, lambda: roles.ensure(work.connection, home.names))
 
 
 def drop_column(work: Work, table: str, column: str) -> None:

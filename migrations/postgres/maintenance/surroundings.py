@@ -10,7 +10,7 @@ from migrations.postgres.maintenance.catalog import Item
 from migrations.postgres.maintenance.differences import GIVEN, OWNERS, Difference, owned_by
 from migrations.postgres.maintenance.mending import Fix
 from migrations.postgres.maintenance.places import Home, Work
-from migrations.postgres.roles import Membership, memberships
+from migrations.postgres.roles import Membership, memberships, of_the_admin
 from migrations.postgres.server import OLDEST_VECTOR, numbers
 
 _QUERY = """
@@ -26,7 +26,8 @@ SELECT current_setting('server_version_num')::int, to_regnamespace(quote_ident(%
                  WHERE h.nspname = %(schema)s AND c.relname = 'memory_embeddings' AND a.attname = 'embedding'), ''),
        coalesce((SELECT has_schema_privilege(r.oid, n.oid, 'USAGE') FROM pg_roles r WHERE r.rolname = %(owner)s),
                 false),
-       (SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database())
+       (SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()),
+       coalesce((SELECT pg_has_role(r.oid, 'SET') FROM pg_roles r WHERE r.rolname = %(owner)s), false)
 FROM (SELECT) one LEFT JOIN pg_extension e ON e.extname = 'vector' LEFT JOIN pg_namespace n ON n.oid = e.extnamespace
 """
 
@@ -43,6 +44,7 @@ class Surroundings:
         vector_was: The schema that functions look for pgvector in, "" when there are none.
         vector_type: What embeddings are stored as, "" when there are none.
         vector_usable: Whether the owner can look into the schema that pgvector is in.
+        may_act: Whether the session may become the owner.
     """
 
     number: int
@@ -54,6 +56,7 @@ class Surroundings:
     vector_type: str
     vector_usable: bool
     database_owner: str
+    may_act: bool
 
 
 def read(work: Work) -> Surroundings:
@@ -103,7 +106,7 @@ def of_history(work: Work) -> Iterator[Difference]:
 def has_groups(work: Work, home: Home) -> bool:
     """Whether a home's owner and groups are there: without one of them its rights cannot be compared."""
     groups = (home.names.owner, home.names.writer, home.names.reader)
-    return _roles(work.connection, groups) == set(groups)
+    return _roles(work.connection, groups).keys() == set(groups)
 
 
 def of_roles(work: Work, home: Home) -> Iterator[Difference]:
@@ -113,26 +116,35 @@ def of_roles(work: Work, home: Home) -> Iterator[Difference]:
     for role in names.roles:
         if role not in there and not (by_operator and role in names.logins):
             yield Difference(f"role {role} is missing", home.key)
+        elif not by_operator and there.get(role) != names.stamp_of(role):
+            # It says whose a role is, so nobody but a person may say that it is ours.
+            yield Difference(f"role {role} does not carry its mark", home.key)
     for sentence, statements in verify.of_roles(connection, names, managed=by_operator).items():
         yield Difference(sentence, home.key, (Fix(OWNERS, mending.execute_as_admin, tuple(statements)),))
-    fixes = () if by_operator else (Fix(GIVEN, mending.restore_memberships, (home,)),)
     held = _held(connection, home)
-    # The operator puts logins into groups, and gives groups nothing but what the Job grants them.
-    wanted = [each for each in memberships(names) if each.member in names.logins or not by_operator]
-    for each in wanted:
-        if {each.group, each.member} <= there and (each.group, each.member) not in held:
-            yield Difference(f"role {each.member} is not in role {each.group}", home.key, fixes)
-    if not by_operator:
-        yield from _guests(home, held)
+    for each in _memberships(work, home):
+        there_too = {each.group, each.member} - set(names.roles) | there.keys()
+        has = any(
+            (group, member) == (each.group, each.member) and inherit >= each.inherit and becomes >= each.set
+            for group, member, inherit, becomes in held
+        )
+        if not has and {each.group, each.member} <= there_too:
+            fix = Fix(OWNERS, mending.execute_as_admin, (each.granted().as_string(),))
+            sentence = f"role {each.member} {'cannot become' if each.set else 'is not in'} role {each.group}"
+            yield Difference(sentence, home.key, () if by_operator else (fix,))
 
 
-def _guests(home: Home, held: set[tuple[str, str]]) -> Iterator[Difference]:
-    wanted = ((home.names.reader, home.access.reader_role), (home.names.writer, home.access.writer_role))
-    for group, role in wanted:
-        if role and (group, role) not in held:
-            grant = Membership(group, role, inherit=True, set=False).granted().as_string()
-            fix = Fix(GIVEN, mending.execute_as_admin, (grant,))
-            yield Difference(f'role "{role}" is not in role {group}', home.key, (fix,))
+def _memberships(work: Work, home: Home) -> Iterator[Membership]:
+    """Gives those that should be. The operator puts logins into groups, and others get rights instead of membership."""
+    names = home.names
+    if is_managed(work):
+        yield from (each for each in memberships(names) if each.member in names.logins)
+        return
+    yield from memberships(names)
+    yield from of_the_admin(names, work.admin.username)
+    for group, role in ((names.reader, home.access.reader_role), (names.writer, home.access.writer_role)):
+        if role:
+            yield Membership(group, role, inherit=True, set=False)
 
 
 def is_managed(work: Work) -> bool:
@@ -140,22 +152,23 @@ def is_managed(work: Work) -> bool:
     return work.request.provider.role_management == "CNPG"
 
 
-def _roles(connection: Connection, names: tuple[str, ...]) -> set[str]:
-    rows = connection.execute("SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", [list(names)])
-    return {row[0] for row in rows.fetchall()}
+def _roles(connection: Connection, names: tuple[str, ...]) -> dict[str, str]:
+    """Reads which roles there are, with the marks that they carry."""
+    query = "SELECT rolname, coalesce(shobj_description(oid, 'pg_authid'), '') FROM pg_roles WHERE rolname = ANY(%s)"
+    return dict(connection.execute(query, [list(names)]).fetchall())
 
 
-def _held(connection: Connection, home: Home) -> set[tuple[str, str]]:
-    """Reads who has the rights of the home's groups by being in them."""
+def _held(connection: Connection, home: Home) -> list[tuple[str, str, bool, bool]]:
+    """Reads who is in the home's roles: whether with their rights, and whether it may become them."""
     rows = connection.execute(
         """
-        SELECT g.rolname, m.rolname FROM pg_auth_members a
+        SELECT g.rolname, m.rolname, bool_or(a.inherit_option), bool_or(a.set_option) FROM pg_auth_members a
         JOIN pg_roles g ON g.oid = a.roleid JOIN pg_roles m ON m.oid = a.member
-        WHERE g.rolname = ANY(%s) AND a.inherit_option
+        WHERE g.rolname = ANY(%s) GROUP BY 1, 2
         """,
         [list(home.names.roles)],
     )
-    return {(group, member) for group, member in rows.fetchall()}
+    return [(group, member, inherit, becomes) for group, member, inherit, becomes in rows.fetchall()]
 
 
 _DATABASE = """
