@@ -147,17 +147,19 @@ def _facts(found: Status, now: dt.datetime) -> str:
     """Gives what maintenance found, a line each; what nobody has looked at yet is a dash."""
     embeddings, retention, data = found.embeddings, found.retention, found.data
     days = found.wanted.get("ttlDays", 0)
-    ttl = f"{days} days" if days else "rows stay"
+    ttl = _counted(days, "day") if days else "rows stay"
     kept = [ttl, *(["on legal hold"] if found.wanted.get("legalHold") else [])]
     if "lastRun" in retention:
-        kept += [f"last removed {retention.get('deleted', 0)} rows {_age(retention['lastRun'], now)} ago"]
+        kept += [f"last removed {_counted(retention.get('deleted', 0), 'row')} {_age(retention['lastRun'], now)} ago"]
     else:
         kept += ["nothing removed yet"]
     index = [str(embeddings["index"])] if "index" in embeddings else []
     sizes = [f"{data['deadPercent']} % dead"] if "deadPercent" in data else []
     sizes += [f"oldest {data['oldest'][:10]}"] if "oldest" in data else []
-    sizes += [f"{data['held']} rows held"] if data.get("held") else []
-    drift = "never checked" if found.drift is None else f"{len(found.drift)} differences" if found.drift else "none"
+    sizes += [f"{_counted(data['held'], 'row')} held"] if data.get("held") else []
+    drift = (
+        "never checked" if found.drift is None else _counted(len(found.drift), "difference") if found.drift else "none"
+    )
     rows = [
         ("INDEX", ", ".join([*index, *_size(embeddings)]) or "-"),
         ("RETENTION", ", ".join(kept)),
@@ -167,8 +169,12 @@ def _facts(found: Status, now: dt.datetime) -> str:
     return _table(rows)
 
 
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def _size(part: Mapping[str, Any]) -> list[str]:
-    rows = [f"{part['rows']} rows"] if "rows" in part else []
+    rows = [_counted(part["rows"], "row")] if "rows" in part else []
     return rows + ([_bytes(part["bytes"])] if "bytes" in part else [])
 
 

@@ -26,7 +26,7 @@ def test_maintenance_on_a_laptop_removes_what_is_old_and_says_so_on_the_claim(
     [line] = [line for line in done.stdout.splitlines() if line.startswith("maintain ")]
     assert line.endswith("homes: 1 looked after")
     assert "INDEX      exact, " in done.stdout
-    assert "RETENTION  1 days, last removed 1 rows " in done.stdout
+    assert "RETENTION  1 day, last removed 1 row " in done.stdout
     before = laptop.files()
     again = laptop.run("maintain")
     assert again.returncode == 0, again.stderr

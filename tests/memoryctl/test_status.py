@@ -134,7 +134,7 @@ def test_what_maintenance_found_is_shown(copied: Laptop) -> None:
         "INDEX      building, 12000 rows, 96 MB",
         "RETENTION  90 days, on legal hold, last removed 120 rows 2d4h ago",
         "DATA       15000 rows, 120 MB, 7 % dead, oldest 2026-03-01, 3 rows held",
-        "DRIFT      1 differences",
+        "DRIFT      1 difference",
         "DRIFT\n- index memory_events_dataset_idx is missing",
     ):
         assert line in text
