@@ -185,21 +185,28 @@ def provisioned(world: World) -> World:
         seen = dict(world.observed)
         for key in answer.jobs():
             report = next(name for name, body in seen.items() if inner(body)["kind"] == "ConfigMap")
-            found = _installed(inner(seen[report]), key.split("-")[1], world.xr["spec"]["embeddings"]["enabled"])
+            found = _installed(inner(seen[report]), key.split("-")[1], world.xr["spec"]["embeddings"])
             seen[report] = showing(seen[report], found)
         world = world.but(observed=seen)
     return world
 
 
-def _installed(report: Object, content_hash: str, embeddings: bool) -> Object:
-    modules = [{"name": "core", "version": "1"}, *([{"name": "embeddings", "version": "1"}] if embeddings else [])]
+def _installed(report: Object, content_hash: str, embeddings: Object) -> Object:
+    modules = [
+        {"name": "core", "version": "1"},
+        *([{"name": "embeddings", "version": "1"}] if embeddings["enabled"] else []),
+    ]
     found = reported(report, "provision", hash=content_hash, code=0, reason="Succeeded", message="", modules=modules)
     return reported(found, "maintenance", **_looked_after(embeddings))
 
 
-def _looked_after(embeddings: bool) -> Object:
+def _looked_after(embeddings: Object) -> Object:
     """What maintenance says of a Memory that an app has used for some months."""
-    exact = {"state": "exact", "reason": "Exact", "message": "searched exactly", "rows": 1200, "bytes": 9_800_000}
+    index = {"state": "exact", "reason": "Exact", "message": "searched exactly", "rows": 1200, "bytes": 9_800_000}
+    if not embeddings["enabled"]:
+        index = {"state": "exact", "reason": "Disabled", "message": "embeddings are not enabled"}
+    elif embeddings["index"].get("minRows", 10_000) <= 1200:
+        index |= {"state": "ready", "reason": "Ready", "message": "searched by the approximate index"}
     return {
         "hash": "",
         "code": 0,
@@ -207,7 +214,7 @@ def _looked_after(embeddings: bool) -> Object:
         "message": "",
         "migration": "",
         "sqlstate": "",
-        "index": exact if embeddings else {"state": "exact", "reason": "Disabled", "message": ""},
+        "index": index,
         "retention": {"lastRun": "2026-01-01T00:00:00Z", "deleted": 310, "message": ""},
         "drift": [],
         "data": {"rows": 48000, "bytes": 31_000_000, "deadPercent": 2, "oldest": "2025-10-03T00:00:00Z", "held": 0},
