@@ -169,7 +169,15 @@ def test_a_job_that_died_without_a_report_shows_its_last_words(copied: Laptop) -
     log.write_text("Traceback\nMemoryError\n")
     [run] = look(copied).jobs
     assert (run.code, run.message) == (None, "MemoryError")
+
+
+def test_a_job_whose_log_is_gone_shows_what_it_reported(copied: Laptop) -> None:
+    [log] = (copied.state / "logs").glob("databases.mem-*.log")
     log.unlink()
+    [run] = look(copied).jobs
+    assert (run.code, run.message) == (0, 'schema "notes" is ready')
+    for report in copied.cluster.list("v1", "ConfigMap"):
+        copied.cluster.patch(key_of(report), {"data": None})
     assert look(copied).jobs[0].message == ""
 
 
@@ -213,7 +221,7 @@ def test_what_may_not_be_read_is_said_and_stops_nothing(copied: Laptop, api: Api
     assert found.composite
     assert found.composite.ready == "unreadable"
     assert {one.kind for one in found.composed} == {"Job", "ConfigMap", "Role", "RoleBinding"}
-    assert [(run.ended, run.message) for run in found.jobs] == [("Complete", "")]
+    assert [(run.ended, run.message) for run in found.jobs] == [("Complete", 'schema "notes" is ready')]
     said = "\n".join(found.unread)
     for what in ("XMemory notes-", "XMemoryProvider pg: ", "Secrets in databases: ", "the log of Job databases/mem-"):
         assert what in said
