@@ -315,9 +315,9 @@ def filtered(side: Side, data: Data) -> dict[str, Any]:
     with side.connect() as connection, side.owner() as owner:
         if side.name == "ours":
             owner.execute(
-                "INSERT INTO notes.memory_datasets (dataset, embedding_dimension, metric, index_state)"
-                " VALUES ('few', %s, 'cosine', 'exact')",
-                [DIMENSION],
+                "INSERT INTO notes.memory_datasets (dataset, embedding_dimension, metric, index_state, ttl_days)"
+                " VALUES ('few', %s, 'cosine', 'exact', %s)",
+                [DIMENSION, KEPT_DAYS],
             )
         side.copy(connection, "few", ((f"x{n}", {"tag": -1}, vector) for n, vector in enumerate(data.others)))
         _vacuum(side)
@@ -473,6 +473,10 @@ def _fill_events(side: Side, ours: Ours) -> None:
         ours.maintain()
         rest = insert.format(moments=_moments("n"), series=f"0, {EVENTS} - 1") + f" WHERE n % {step} <> 0"
         owner.execute(rest.encode())
+        [(strays,)] = owner.execute("SELECT count(*) FROM notes.memory_events_default").fetchall()
+        if strays > few // DAYS:
+            msg = f"{strays} events are in no partition of a day: this would measure something else"
+            raise RuntimeError(msg)
         owner.execute("VACUUM (ANALYZE) notes.memory_events")
 
 
