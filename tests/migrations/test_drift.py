@@ -459,17 +459,21 @@ def test_what_others_own_is_named_and_never_touched(home: Memory) -> None:
 
 def test_who_holds_a_lock_is_not_waited_for_long(home: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mending, "PATIENCE_SECONDS", 0.5)
-    with home.connect() as client, client.transaction():
-        client.execute("SELECT memory_put('notes', 'k', '2')")
-        assert left(home, "ALTER TABLE memory_events DISABLE TRIGGER memory_events_hold; SET lock_timeout = '5s'") == []
-        with home.database.superuser() as connection:  # not of what the client uses
-            connection.execute("UPDATE pg_trigger SET tgenabled = 'D' WHERE tgname = 'memory_kv_hold'")
-        with at_work(home) as work:
-            [difference] = drift.repair(work, drift.find(work))
-    assert str(difference) == (
-        "trigger memory_kv_hold on memory_kv is disabled: it is locked, the next run tries again"
-    )
-    assert left(home, "SELECT 1") == []
+    monkeypatch.setattr(mending, "ALONE_SECONDS", 0.5)
+    damage(home, "DROP INDEX memory_embeddings_tsv_idx; ALTER TABLE memory_events DISABLE TRIGGER memory_events_hold")
+    with home.connect() as client, at_work(home) as work:
+        with client.transaction():
+            client.execute("SELECT memory_put('notes', 'k', '2')")
+            client.execute("SELECT memory_upsert_embedding('notes', 'k', '[1,2,3]')")
+            with home.database.superuser() as connection:  # a client at work lets nobody else disable it
+                connection.execute("UPDATE pg_trigger SET tgenabled = 'D' WHERE tgname = 'memory_kv_hold'")
+            stays = drift.repair(work, drift.find(work))
+        assert said(home, stays) == [
+            "index memory_embeddings_tsv_idx is invalid: it is locked, the next run tries again",
+            "trigger memory_kv_hold on memory_kv is disabled: it is locked, the next run tries again",
+        ]
+        assert work.connection.execute("SHOW lock_timeout").fetchone() == ("5s",)
+        assert drift.repair(work, drift.find(work)) == []
 
 
 def test_the_history_must_match_the_files(home: Memory) -> None:
@@ -583,6 +587,24 @@ def test_partitions_are_held_to_what_a_fresh_one_has(home: Memory) -> None:
             f"writer group has TRUNCATE on {name}",
         ]
         assert drift.repair(work, differences) == []
+
+
+def test_an_index_of_all_partitions_comes_back_while_clients_write(home: Memory) -> None:
+    """A partition with rows gets its own first, which locks nobody out."""
+    pristine = catalog(home)
+    damage(home, "DROP INDEX memory_events_held_idx")
+    with at_work(home) as work:
+        log = home.database.server.data.parent / "postgresql.log"
+        before = log.stat().st_size
+        assert drift.repair(work, drift.find(work)) == []
+        with log.open("rb") as lines:
+            lines.seek(before)
+            statements = [line for line in lines.read().decode().splitlines() if "CREATE INDEX" in line]
+        shown = [line.split("statement: ")[1] for line in statements if "ON ONLY" not in line and "ON notes." in line]
+    assert len(shown) == 2, shown
+    assert shown[0].startswith("CREATE INDEX CONCURRENTLY ON notes.memory_events_")
+    assert shown[1].startswith("CREATE INDEX memory_events_held_idx ON notes.memory_events USING btree")
+    assert catalog(home) == pristine
 
 
 def test_what_is_no_table_any_more_and_what_was_computed_is_a_persons(home: Memory) -> None:

@@ -17,6 +17,7 @@ from migrations.postgres.maintenance.places import Home, Work
 # Readers and writers wait behind what waits for a lock, so not for long, but again and again.
 LOCK_TIMEOUT = "SET LOCAL lock_timeout = '1s'"
 PATIENCE_SECONDS = 20.0
+ALONE_SECONDS = 60.0
 
 T = TypeVar("T")
 
@@ -90,15 +91,40 @@ def replace_function(work: Work, statement: str, definition: str) -> None:
 
 
 def execute_alone(work: Work, *statements: str) -> None:
-    """As `execute`, for what PostgreSQL refuses inside a transaction: one after the other, and again from the first."""
+    """As `execute`, for what PostgreSQL refuses inside a transaction: one after the other, and again from the first.
+
+    What it waits for keeps nobody waiting, and an index that was built in vain is built again in the next run.
+    """
+
+    def change() -> None:
+        with _rows_that_are_there():
+            for statement in statements:
+                connection.execute(statement.encode())
+
+    limit = round(min(ALONE_SECONDS, max(work.deadline.remaining, 0.001)) * 1000)
     with work.as_owner() as connection:
+        connection.execute(f"SET lock_timeout = {limit}".encode())
+        try:
+            retrying_alone(connection, Deadline.in_seconds(0), change)
+        finally:
+            if not connection.broken:
+                connection.execute("RESET lock_timeout")
 
-        def change() -> None:
-            with _rows_that_are_there():
-                for statement in statements:
-                    connection.execute(statement.encode())
 
-        retrying_alone(connection, _patience(work), change)
+def index_partitions(work: Work, table: str, definition: str) -> None:
+    """Makes the index of a partitioned table: first those of its partitions, a partition with rows keeps no writer out.
+
+    PostgreSQL takes an index that is there for its own when the parent gets one like it.
+    """
+    head, rest = definition.split(f" ON ONLY {table} ", 1)
+    begin = f"{head.rsplit(' ', 1)[0]} CONCURRENTLY"
+    with work.as_owner() as connection:
+        query = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = %s::regclass ORDER BY 1"
+        partitions = [row[0] for row in connection.execute(query, [table]).fetchall()]
+        filled = [name for name in partitions if _holds(work, _put("SELECT FROM {table}", table=name))]
+    for partition in filled:
+        execute_alone(work, f"{begin} ON {partition} {rest}")
+    execute(work, f"{head} ON {table} {rest}")
 
 
 def execute_as_admin(work: Work, *statements: str) -> None:

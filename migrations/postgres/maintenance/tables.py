@@ -135,7 +135,7 @@ class Table:
         if kind == "constraint":
             return self._change(CONSTRAINTS, f"ADD CONSTRAINT {facts['statement']} {facts['definition']}")
         if kind == "index" and self.actual["table", ""].facts["kind"] == "p":
-            return (Fix(INDEXES, mending.execute, (facts["definition"].replace(" ON ONLY ", " ON ", 1),)),)
+            return (Fix(INDEXES, mending.index_partitions, (self.statement, facts["definition"])),)
         if kind == "index":
             create = facts["definition"].replace(" INDEX ", " INDEX CONCURRENTLY ", 1)
             return (Fix(INDEXES, mending.execute_alone, (_without(item), create)),)
