@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from migrations.postgres import sqlfile
@@ -313,6 +314,10 @@ CASES = {
     "right on the history, of the owner": Case(
         "REVOKE ALL ON memory_migrations FROM {owner}",
         "owner lacks rights on schema notes or its table memory_migrations",
+    ),
+    "owner of the schema, who lets us in": Case(
+        "RESET ROLE; ALTER SCHEMA notes OWNER TO memory_admin; GRANT USAGE ON SCHEMA notes TO {owner}",
+        'schema notes belongs to "memory_admin" instead of "mem_owner"',
     ),
     "mark of the schema": Case("COMMENT ON SCHEMA notes IS 'mine'", "schema notes does not carry its mark"),
     "trigger of a partition": Case(
@@ -627,6 +632,7 @@ def test_what_somebody_changed_is_never_taken_for_what_should_be(home: Memory, m
         home,
         "ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {reader}, memory_admin;"
         "ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON ROUTINES TO {reader}, memory_admin;"
+        "ALTER DEFAULT PRIVILEGES GRANT USAGE ON SCHEMAS TO memory_admin;"
         "ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM {owner}; SET search_path = pg_catalog;"
         "ALTER FUNCTION notes.memory_get(text, text) SECURITY DEFINER",
     )
@@ -663,6 +669,24 @@ def test_homes_that_should_be_the_same_are_tried_out_once(
         assert said(home, drift.find(other)) == differences
         assert drift.find(work) == []
         assert tried() == before + 3
+
+
+def test_what_was_refused_is_tried_again_when_owners_are_right(home: Memory) -> None:
+    damage(home, "ALTER TABLE memory_kv DISABLE TRIGGER memory_kv_hold")
+    with at_work(home) as work:
+        differences = drift.find(work)
+        damage(home, "RESET ROLE; REVOKE {owner} FROM memory_admin GRANTED BY memory_admin")
+        assert drift.repair(work, differences) == []
+
+
+def test_a_broken_connection_ends_a_repair(home: Memory) -> None:
+    damage(home, "ALTER TABLE memory_kv DISABLE TRIGGER memory_kv_hold")
+    with at_work(home) as work:
+        differences = drift.find(work)
+        with home.database.superuser() as connection:
+            connection.execute("SELECT pg_terminate_backend(%s)", [work.connection.info.backend_pid])
+        with pytest.raises(psycopg.OperationalError):
+            drift.repair(work, differences)
 
 
 def test_a_sentence_is_no_longer_than_a_status_takes() -> None:

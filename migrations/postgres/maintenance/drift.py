@@ -14,7 +14,7 @@ from migrations.postgres.connection import words
 from migrations.postgres.grants import READ_MARK
 from migrations.postgres.maintenance import catalog, expected, mending, surroundings
 from migrations.postgres.maintenance.comparison import Comparison, Schema
-from migrations.postgres.maintenance.differences import GIVEN, Difference, Files
+from migrations.postgres.maintenance.differences import GIVEN, OWNERS, Difference, Files
 from migrations.postgres.maintenance.expected import Wanted
 from migrations.postgres.maintenance.mending import Fix, NotMendedError
 from migrations.postgres.maintenance.places import Work
@@ -171,6 +171,8 @@ def repair(work: Work, differences: Iterable[Difference], folder: Path = sqlfile
             why = _apply(work, fix)
             if why:
                 refused[fix] = why
+            elif fix.order == OWNERS:
+                refused.clear()  # what was refused may be allowed now
         left = find(work, folder)
     return [_explained(difference, refused) for difference in left]
 
