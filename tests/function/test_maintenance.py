@@ -105,6 +105,16 @@ def test_a_schedule_of_the_platforms_counts() -> None:
     assert cronjob["spec"]["startingDeadlineSeconds"] == 3600, "a night's run that came too late is made up for"
 
 
+def test_who_pauses_it_is_not_overruled() -> None:
+    """What is not composed is not written: docs/install.md sends people to that field."""
+    now, _ = settle(_providers())
+    (key,) = [key for key in now.observed if key.startswith("maintenance-")]
+    paused = copy.deepcopy(now.observed[key])
+    paused["spec"]["suspend"] = True
+    for each in (now.but(observed={**now.observed, key: paused}), _managed()):
+        assert "suspend" not in _cronjob(run(each).resources)["spec"]
+
+
 @pytest.mark.parametrize(("wanted", "seconds"), [(None, 3300), (600, 3300), (7200, 7200)])
 def test_a_run_has_the_time_that_an_index_takes(wanted: int | None, seconds: int) -> None:
     jobs = {"activeDeadlineSeconds": wanted} if wanted else {}
