@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from function.lazy import cached_property
@@ -105,6 +106,7 @@ def parse_provision_key(key: str) -> tuple[str, int] | None:
     return (match[1], int(match[2])) if match else None
 
 
+@lru_cache(maxsize=1024)
 def placed(key: str, namespace: str, *more: str) -> str:
     """Put a short hash of the provider's job namespace, and of `more`, into a key whose object would move with it.
 
@@ -159,6 +161,7 @@ def maintenance(id12: str) -> str:
     return f"mem-{id12}-maintenance"
 
 
+@lru_cache(maxsize=1024)
 def hourly(whose: str) -> str:
     """Give a cron schedule of once an hour, at a minute that follows from whose it is: not all begin at once."""
     return f"{int(digest('hourly', whose), 16) % 60} * * * *"

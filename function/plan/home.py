@@ -111,7 +111,7 @@ class Home:
         return attempts.Situation(
             wanted=self.document.hash,
             noted=self.subject.status.get("provision", {}),
-            provider_ready=provider_condition(self.found).status,
+            provider_ready=self.found.condition.status,
             capabilities=tuple(status.get("capabilities", ())),
             # Not a method: a cycle would keep the whole request in memory until the garbage collector runs.
             has_request=partial(_has_request, self.subject.inputs.observed, self.backend.namespace),
@@ -220,7 +220,7 @@ class Home:
         roles = self._roles(decision)
         if settled:
             return STABLE_SECONDS if roles is None or self._has_rested(decision) else CONVERGING_SECONDS
-        moves = roles and not roles.has_failed and decision.phase != "Failed" and provider_condition(self.found).status
+        moves = roles and not roles.has_failed and decision.phase != "Failed" and self.found.condition.status
         return BUSY_SECONDS if moves else CONVERGING_SECONDS
 
     def _has_rested(self, decision: Decision) -> bool:
@@ -389,19 +389,3 @@ class Home:
 def _has_request(observed: Mapping[str, Mapping[str, Any]], namespace: str, content: str) -> bool:
     found = observed.get(names.request_key(content))
     return found is not None and found["metadata"].get("namespace") == namespace
-
-
-def provider_condition(found: Found) -> Condition:
-    """A provider that does not answer holds nothing up: the Job waits for the backend by itself."""
-    title = found.provider.title
-    probed = conditions.observed({"status": found.provider.status}, conditions.BACKEND_READY)
-    if probed is None:
-        detail = f'it has not been probed yet; see BackendReady of XMemoryProvider "{found.provider.name}"'
-        return conditions.provider_not_ready(title, detail)
-    if probed.get("status") == "Unknown":
-        # Crossplane's own word for a reconcile that failed, while the function's pods change for example.
-        detail = f'Crossplane could not compose it; see the events of XMemoryProvider "{found.provider.name}"'
-        return conditions.provider_not_ready(title, detail)
-    if probed.get("status") != "True":
-        return conditions.provider_not_ready(title, probed.get("message") or probed.get("reason", ""))
-    return conditions.provider_available(title)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from function import conditions, names
 from function.conditions import Blocked
 from function.errors import InvalidSpec
+from function.lazy import cached_property
 from function.model import API_VERSION, MemoryProvider, spec_of
 from function.state import Provider, Requirement
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from function.backends.base import Backend
+    from function.conditions import Condition
     from function.model import ProviderRef
 
 Via = Literal["Namespace", "Claim", "Shared"]
@@ -64,6 +66,11 @@ class Found:
     provider: Provider
     via: Via
 
+    @cached_property
+    def condition(self) -> Condition:
+        """Whether it answers. One that does not holds nothing up: the Job waits for the backend by itself."""
+        return _condition(self.provider)
+
     def pin(self, backend: Backend) -> dict[str, Any]:
         """What `status.provider` remembers."""
         provider, place = self.provider, backend.place
@@ -80,6 +87,21 @@ class Found:
             "isolation": backend.isolation,
             "roleManagement": backend.manages_by,
         }
+
+
+def _condition(provider: Provider) -> Condition:
+    title, name = provider.title, provider.name
+    probed = conditions.observed({"status": provider.status}, conditions.BACKEND_READY)
+    if probed is None:
+        detail = f'it has not been probed yet; see BackendReady of XMemoryProvider "{name}"'
+        return conditions.provider_not_ready(title, detail)
+    if probed.get("status") == "Unknown":
+        # Crossplane's own word for a reconcile that failed, while the function's pods change for example.
+        detail = f'Crossplane could not compose it; see the events of XMemoryProvider "{name}"'
+        return conditions.provider_not_ready(title, detail)
+    if probed.get("status") != "True":
+        return conditions.provider_not_ready(title, probed.get("message") or probed.get("reason", ""))
+    return conditions.provider_available(title)
 
 
 def requirements(ref: ProviderRef, namespace: str | None) -> tuple[Requirement, ...]:

@@ -11,7 +11,7 @@ from function.credentials import KeyRing
 from function.errors import InvalidSpec
 from function.model import Memory, MemoryInput, spec_of
 from function.plan import attempts, cnpg, lookup, rotation
-from function.plan.home import Home, provider_condition
+from function.plan.home import Home
 from function.plan.kept import CONVERGING_SECONDS, events, project_kept
 from function.plan.rotation import Rotation
 from function.plan.subject import STATUS, Subject
@@ -67,7 +67,7 @@ def _compose(subject: Subject, settings: MemoryInput, asked: list[Requirement], 
     """
     _check_delivery(subject, settings)
     provider = _provider(subject, settings, asked)
-    said.append(provider_condition(provider))
+    said.append(provider.condition)
     home = Home(subject, settings, provider, backend_of(provider.provider), _rotation(subject, settings))
     _check_wishes(home.backend, subject.spec)
     decision = home.gated(attempts.decide(subject.attempts, home.situation))
