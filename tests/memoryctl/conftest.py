@@ -102,7 +102,7 @@ class Ready(Laptop):
     code: int = 1
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ready]:
     laptop = Laptop(tmp_path_factory.mktemp("ready"))
     done = laptop.up(example("provider"), example("claim"))

@@ -84,6 +84,9 @@ def test_what_provision_would_refuse_is_a_problem(ready: Ready, claim: Object) -
     assert change.provision
     assert change.provision["home"] == "ours"
     assert not embedded.is_running(directory)
+    embedded.start(directory)
+    with psycopg.connect((ready.binding / "uri").read_text(), autocommit=True) as connection:
+        connection.execute("DELETE FROM memory_embeddings")
 
 
 def test_what_the_function_refuses_is_a_problem_and_asks_nobody(ready: Ready, claim: Object) -> None:

@@ -5,8 +5,10 @@ import json
 import re
 
 import pytest
+from click.testing import CliRunner
 
 from memoryctl import show, status
+from memoryctl.__main__ import cli
 from memoryctl.cluster import Cluster
 from memoryctl.errors import UserError
 from memoryctl.kube import Kube
@@ -97,21 +99,23 @@ def test_status_of_a_memory_that_is_not_ready_exits_1(copied: Laptop) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "sentence"),
+    ("arguments", "expected"),
     [
-        (("status",), 64, "Missing argument 'CLAIM'"),
-        (("status", "notes", "--laptop", "--context", "kind"), 64, "--laptop names no cluster"),
-        (("status", "note", "--laptop"), 1, 'there is no Memory "note" (there are team-a/notes): name it, and -n'),
-        (("status", "notes", "-n", "team-b", "--laptop"), 1, 'there is no Memory "notes" in namespace "team-b"'),
-        (("status", "notes", "--kubeconfig", "/nowhere"), 1, "kubectl config failed: "),
+        (("status",), (64, "Missing argument 'CLAIM'")),
+        (("status", "notes", "--laptop", "--context", "kind"), (64, "--laptop names no cluster")),
+        (("status", "note", "--laptop"), (1, 'there is no Memory "note" (there are team-a/notes): name it, and -n')),
+        (("status", "notes", "-n", "team-b", "--laptop"), (1, 'there is no Memory "notes" in namespace "team-b"')),
+        (("status", "notes", "--kubeconfig", "/nowhere"), (1, "kubectl config failed: ")),
     ],
     ids=["no claim", "laptop and cluster", "a typing error", "another namespace", "no such kubeconfig"],
 )
 def test_a_wrong_command_line_is_answered_by_a_sentence(
-    ready: Ready, arguments: tuple[str, ...], code: int, sentence: str
+    ready: Ready, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], expected: tuple[int, str]
 ) -> None:
-    done = ready.run(*arguments)
-    assert (done.returncode, done.stdout) == (code, "")
+    monkeypatch.setattr("memoryctl.__main__.SIGNALS", ())  # pytest's own stay
+    done = CliRunner().invoke(cli, [*arguments, "--state", str(ready.state)])
+    code, sentence = expected
+    assert (done.exit_code, done.stdout) == (code, "")
     assert sentence in done.stderr
 
 

@@ -250,6 +250,20 @@ def test_a_claim_made_again_would_adopt(memory: Memory, command: Command, plan: 
     assert taken == 'schema "notes" is taken over from an earlier claim, and the sessions of its logins end'
 
 
+def test_a_login_that_was_draining_for_an_earlier_claim_would_be_closed(
+    memory: Memory, command: Command, plan: Planner
+) -> None:
+    assert command.provision(memory).code == 0
+    again = memory.but(uid="uid-2", adopt=True)
+    before = memory.login("writer", "a", None) | {"state": "draining"}
+    readers = [memory.login("reader", slot, None) for slot in ("a", "b")]
+    [_, closed, opened] = changes(
+        plan(again.but(extra={"logins": [before, memory.login("writer", "b", "x"), *readers]}))
+    )
+    assert closed == f"login {memory.prefix}_rw_a (slot a of the writer) is closed and its sessions end"
+    assert opened == f"login {memory.prefix}_rw_b (slot b of the writer) is opened"
+
+
 def test_a_home_that_is_handed_over_is_told(memory: Memory, command: Command, plan: Planner) -> None:
     assert command.provision(memory).code == 0
     taker = memory.but(identity="team-b/notes", uid="taker", giver=memory.identity)
