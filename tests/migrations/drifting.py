@@ -9,8 +9,9 @@ from psycopg import sql
 from memoryctl.embedded import Login
 from migrations.deadline import Deadline
 from migrations.postgres.connection import Admin
-from migrations.postgres.maintenance import drift, places
-from migrations.postgres.maintenance.differences import Difference
+from migrations.postgres.drift import check as drift
+from migrations.postgres.drift.differences import Difference
+from migrations.postgres.maintenance import places
 from migrations.postgres.maintenance.places import Work
 from migrations.postgres.names import names_for
 from migrations.request import MaintainRequest, parse

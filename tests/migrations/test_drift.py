@@ -10,8 +10,9 @@ import psycopg
 import pytest
 
 from migrations.postgres import sqlfile
-from migrations.postgres.maintenance import drift, expected, mending
-from migrations.postgres.maintenance.differences import Difference
+from migrations.postgres.drift import check as drift
+from migrations.postgres.drift import expected, mending
+from migrations.postgres.drift.differences import Difference
 from tests.datamodel.homes import provision
 from tests.migrations.documents import Memory
 from tests.migrations.drifting import Catalog, at_work, catalog, damage, fill, left, said

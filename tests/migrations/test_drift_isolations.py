@@ -7,7 +7,7 @@ import pytest
 from psycopg import sql
 
 from memoryctl.embedded import Login
-from migrations.postgres.maintenance import drift
+from migrations.postgres.drift import check as drift
 from tests.migrations.documents import Command, Memory
 from tests.migrations.drifting import at_work
 from tests.migrations.test_cnpg import CNPG, JOB_PASSWORD, Operator, asking

@@ -16,7 +16,8 @@ from migrations.deadline import Deadline
 from migrations.errors import Code, CommandError
 from migrations.postgres import ledger
 from migrations.postgres.connection import Admin, Connection, ConnectionLostError, explained, home_lock
-from migrations.postgres.maintenance import drift, indexes, measure, partitions, places, retention, vacuum
+from migrations.postgres.drift import check as drift
+from migrations.postgres.maintenance import indexes, measure, partitions, places, retention, vacuum
 from migrations.postgres.maintenance.answers import Answer
 from migrations.postgres.maintenance.places import Place, Work
 from migrations.postgres.names import lock_name

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from migrations.postgres import verify
 from migrations.postgres.connection import Connection
-from migrations.postgres.maintenance import mending
-from migrations.postgres.maintenance.catalog import Item
-from migrations.postgres.maintenance.differences import GIVEN, OWNERS, Difference, owned_by
-from migrations.postgres.maintenance.mending import Fix
+from migrations.postgres.drift import mending
+from migrations.postgres.drift.catalog import Item
+from migrations.postgres.drift.differences import GIVEN, OWNERS, Difference, owned_by
+from migrations.postgres.drift.mending import Fix
 from migrations.postgres.maintenance.places import Home, Work
 from migrations.postgres.roles import Membership, memberships, of_the_admin
 from migrations.postgres.server import OLDEST_VECTOR, numbers

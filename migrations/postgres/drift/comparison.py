@@ -4,10 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from migrations.postgres.grants import READ_MARK
-from migrations.postgres.maintenance import mending
-from migrations.postgres.maintenance.catalog import Item
-from migrations.postgres.maintenance.differences import (
+from migrations.postgres.drift import mending
+from migrations.postgres.drift.catalog import Item
+from migrations.postgres.drift.differences import (
     FUNCTIONS,
     MARKS,
     Difference,
@@ -15,10 +14,11 @@ from migrations.postgres.maintenance.differences import (
     owned_by,
     unexpected,
 )
-from migrations.postgres.maintenance.mending import Fix
+from migrations.postgres.drift.mending import Fix
+from migrations.postgres.drift.rights import Rights, Target
+from migrations.postgres.drift.tables import KINDS, Table
+from migrations.postgres.grants import READ_MARK
 from migrations.postgres.maintenance.places import Place
-from migrations.postgres.maintenance.rights import Rights, Target
-from migrations.postgres.maintenance.tables import KINDS, Table
 
 
 @dataclass(frozen=True)

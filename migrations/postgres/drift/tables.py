@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from migrations.postgres.maintenance import mending
-from migrations.postgres.maintenance.catalog import Item
-from migrations.postgres.maintenance.differences import (
+from migrations.postgres.drift import mending
+from migrations.postgres.drift.catalog import Item
+from migrations.postgres.drift.differences import (
     COLUMNS,
     CONSTRAINTS,
     INDEXES,
@@ -16,9 +16,9 @@ from migrations.postgres.maintenance.differences import (
     owned_by,
     unexpected,
 )
-from migrations.postgres.maintenance.mending import Fix, Retyping
+from migrations.postgres.drift.mending import Fix, Retyping
+from migrations.postgres.drift.rights import Rights, Target
 from migrations.postgres.maintenance.places import Place
-from migrations.postgres.maintenance.rights import Rights, Target
 
 # It comes when the data has earned it; its own step watches it.
 EARNED_INDEX = "memory_embeddings_vector_idx"

@@ -11,15 +11,15 @@ from migrations import log
 from migrations.errors import Code, CommandError
 from migrations.postgres import policies, runner, sqlfile
 from migrations.postgres.connection import words
+from migrations.postgres.drift import catalog, expected, mending, surroundings
+from migrations.postgres.drift.comparison import Comparison, Schema
+from migrations.postgres.drift.differences import GIVEN, OWNERS, Difference, Files
+from migrations.postgres.drift.expected import Wanted
+from migrations.postgres.drift.mending import Fix, NotMendedError
+from migrations.postgres.drift.rights import Rights
+from migrations.postgres.drift.surroundings import Surroundings
 from migrations.postgres.grants import READ_MARK
-from migrations.postgres.maintenance import catalog, expected, mending, surroundings
-from migrations.postgres.maintenance.comparison import Comparison, Schema
-from migrations.postgres.maintenance.differences import GIVEN, OWNERS, Difference, Files
-from migrations.postgres.maintenance.expected import Wanted
-from migrations.postgres.maintenance.mending import Fix, NotMendedError
 from migrations.postgres.maintenance.places import Work
-from migrations.postgres.maintenance.rights import Rights
-from migrations.postgres.maintenance.surroundings import Surroundings
 from migrations.postgres.managed import present
 from migrations.postgres.runner import Applied
 from migrations.postgres.sqlfile import File

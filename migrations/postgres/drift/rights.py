@@ -4,11 +4,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from migrations.postgres.maintenance import mending
-from migrations.postgres.maintenance.catalog import Item
-from migrations.postgres.maintenance.differences import GIVEN, TAKEN, Difference
-from migrations.postgres.maintenance.expected import OWNER, PUBLIC, READER, WRITER
-from migrations.postgres.maintenance.mending import Fix
+from migrations.postgres.drift import mending
+from migrations.postgres.drift.catalog import Item
+from migrations.postgres.drift.differences import GIVEN, TAKEN, Difference
+from migrations.postgres.drift.expected import OWNER, PUBLIC, READER, WRITER
+from migrations.postgres.drift.mending import Fix
 from migrations.postgres.maintenance.places import Place
 
 _MEMORYS_GROUP = re.compile(r"mem_[0-9a-f]{12}_(writer|reader)")

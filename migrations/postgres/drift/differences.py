@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from migrations.postgres.maintenance import mending
-from migrations.postgres.maintenance.catalog import Item
-from migrations.postgres.maintenance.mending import Fix
+from migrations.postgres.drift import mending
+from migrations.postgres.drift.catalog import Item
+from migrations.postgres.drift.mending import Fix
 from migrations.postgres.sqlfile import File
 
 LONGEST = 300

@@ -10,8 +10,9 @@ from psycopg import sql
 
 from migrations.postgres import grants, policies, runner
 from migrations.postgres.connection import Connection
-from migrations.postgres.maintenance import catalog, partitions
-from migrations.postgres.maintenance.catalog import Item
+from migrations.postgres.drift import catalog
+from migrations.postgres.drift.catalog import Item
+from migrations.postgres.maintenance import partitions
 from migrations.postgres.sqlfile import File
 from migrations.postgres.values import Values
 
