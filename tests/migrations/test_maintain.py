@@ -7,7 +7,8 @@ import pytest
 from psycopg import sql
 
 from memoryctl.embedded import Login
-from migrations.postgres.maintenance import measure
+from migrations.postgres.maintenance import measure, vacuum
+from migrations.postgres.maintenance.places import Work
 from migrations.postgres.maintenance.run import AT_ONCE
 from tests.migrations.documents import Command, Memory
 from tests.migrations.maintained import maintain, report_of
@@ -81,6 +82,30 @@ def test_many_homes_are_looked_after_a_few_at_once(database: Database, command: 
     for number in range(AT_ONCE + 3):
         assert done.of(f"r{number}")["code"] == 0
     assert done.of("r0")["index"]["reason"] == "Disabled"
+
+
+def test_a_mistake_of_ours_in_a_step_stops_no_other(
+    database: Database, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory, row = Memory(database), "a row's secret"
+    command.provision(memory)
+
+    def mistaken(_: Work) -> None:
+        raise ZeroDivisionError(row)
+
+    monkeypatch.setattr(vacuum, "look_after", mistaken)
+    done = maintain(command, memory)
+    assert (done.answer.code, done.answer.report["reason"]) == (0, "JobFailed")
+    assert done.answer.message.endswith("notes: vacuum: unexpected ZeroDivisionError: see the log")
+    assert row not in json.dumps(done.answer.log)
+    assert (done.of()["drift"], done.of()["message"]) == ([], "vacuum: unexpected ZeroDivisionError: see the log")
+
+
+def test_a_run_without_time_says_so(database: Database, command: Command) -> None:
+    memory = Memory(database)
+    command.provision(memory)
+    answer = command.run("maintain", memory.maintain_document(), memory.database.server.admin, deadline="0.000001")
+    assert "the deadline came first: the next run takes another order" in answer.message
 
 
 def test_a_home_whose_logins_are_closed_is_left_to_the_reaper(database: Database, command: Command) -> None:

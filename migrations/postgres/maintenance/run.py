@@ -1,12 +1,14 @@
 """One run of `maintain`: all places of a provider, a few at once; a step, or a place, that fails stops no other."""
 
 import threading
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from random import SystemRandom
 from typing import Self
 
 import psycopg
@@ -32,6 +34,8 @@ STEP_SECONDS = 300.0
 # Failed homes that the answer names.
 NAMED = 3
 
+_random = SystemRandom()
+
 
 @dataclass(frozen=True)
 class Done:
@@ -54,6 +58,8 @@ def maintain(request: MaintainRequest, admin: Admin, deadline: Deadline) -> Done
                 return _told([], [])
             ledger.extend(connection)
             found = places.read(connection, request)
+            # In no order: where a run has time for a part of them only, the next one has it for others.
+            _random.shuffle(found)
         except psycopg.Error as error:
             raise _ended(explained(connection, error)) from None
     with ThreadPoolExecutor(AT_ONCE) as pool, _Sessions(admin) as sessions:
@@ -69,10 +75,11 @@ def _told(found: Sequence[Place], failures: Sequence[tuple[Place, Code, str]]) -
     counts = {"inUse": homes, "failed": len(failed)}
     if not failures:
         return Done(Code.SUCCEEDED, f"homes: {homes} looked after", counts)
-    named = "; ".join(f"{place.title}: {message}" for place, _, message in failures[:NAMED])
+    told = sorted(failures, key=lambda failure: (failure[0].title, failure[2]))
+    named = "; ".join(f"{place.title}: {message}" for place, _, message in told[:NAMED])
     more = f"; and {len(failures) - NAMED} more" if len(failures) > NAMED else ""
     return Done(
-        failures[0][1], f"homes: {homes}, and in {len(failed)} of their schemas a step failed: {named}{more}", counts
+        told[0][1], f"homes: {homes}, and in {len(failed)} of their schemas a step failed: {named}{more}", counts
     )
 
 
@@ -143,7 +150,7 @@ class _Run:
             What failed.
         """
         if self.deadline.passed:
-            return [(self.place, Code.UNREACHABLE, "the deadline came first: the next run begins with others")]
+            return [(self.place, Code.UNREACHABLE, "the deadline came first: the next run takes another order")]
         self.answers = {home.key: Answer.after(home.report) for home in self.place.homes}
         self._step("partitions", self._partitions, locked=True)
         self._step("retention", self._retention, locked=True)
@@ -172,6 +179,7 @@ class _Run:
         except (CommandError, ConnectionLostError) as error:
             self._failed(name, _ended(error))
         except Exception as error:  # noqa: BLE001  a mistake of ours in one place must not keep the others waiting
+            log.write("unexpected error", error=type(error).__name__, where=traceback.format_tb(error.__traceback__))
             self._failed(name, CommandError(Code.JOB_FAILED, f"unexpected {type(error).__name__}: see the log"))
 
     def _under_lock(self, at_work: Work, work: Callable[[Work], None]) -> None:
@@ -201,7 +209,7 @@ class _Run:
 
     def _partitions(self, work: Work) -> None:
         with work.as_owner():
-            partitions.ensure(work.connection, self.place.schema, self.deadline)
+            partitions.ensure(work.connection, self.place.schema, work.deadline)
 
     def _retention(self, work: Work) -> None:
         removed: Counter[str] = Counter(retention.look_after(work))
