@@ -534,9 +534,9 @@ def test_a_rotated_ca_reaches_secrets_and_provisions_nobody() -> None:
 def test_a_rebuilt_image_runs_no_job_again() -> None:
     settled, before = settle(world())
     rebuilt = pipeline_input()
-    rebuilt["migrations"] = {"image": "memory-migrations@sha256:1", "version": 1}
+    rebuilt["migrations"] |= {"image": "memory-migrations@sha256:1"}
     assert run(settled.but(settings=rebuilt)).resources == before.resources
-    rebuilt["migrations"]["version"] = 2
+    rebuilt["migrations"] |= {"version": rebuilt["migrations"]["version"] + 1}
     assert len(run(settled.but(settings=rebuilt)).jobs()) == 2, "a new contract does"
 
 
