@@ -64,7 +64,10 @@ def write(key: str, text: str, target: tuple[str, str]) -> bool:
 
     On a laptop that is the file `reports/<namespace>/<name>.json` beside the command's.
     """
-    return _write(key, text, target, _file_of(target))
+    file = _file_of(target)
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    return _write(key, text, target, file)
 
 
 def read(key: str, namespace: str, name: str) -> str | None:
@@ -103,7 +106,6 @@ def _write(key: str, text: str, target: tuple[str, str] | None, file: Path | Non
 def _write_file(path: Path, key: str, text: str) -> None:
     """Merges one key, as the merge patch of a ConfigMap's data would."""
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**before, key: text}, ensure_ascii=False), encoding="utf-8")
 
 

@@ -186,7 +186,7 @@ def test_a_job_is_asked_another_question_and_stays_as_it_is(cluster: Cluster, jo
     assert jobs.ask(KEY, "plan") == {"asked": "plan", "admin": "admin"}
     assert cluster.require(KEY) == before
     with pytest.raises(
-        UserError, match=r"`migrations nonsense` for Job databases/mem-1 ended with 3 and no answer: no"
+        UserError, match=r"`migrations nonsense` for Job databases/mem-1 ended with 1 and no answer: no"
     ):
         jobs.ask(KEY, "nonsense")
     cluster.delete(secret_key(NAMESPACE, "admin"))

@@ -40,7 +40,8 @@ def changed(manifest: Object, path: str, value: object) -> Object:
 
 def test_a_claim_gets_the_defaults_of_the_schema(package: Package, tmp_path: Path, claim: Object) -> None:
     spec = read(package, tmp_path, claim)["spec"]
-    assert spec["embeddings"] == {"enabled": True, "dimension": 1536, "metric": "cosine", "storage": "auto"}
+    vectors = {"enabled": True, "dimension": 1536, "metric": "cosine", "storage": "auto", "index": {"type": "auto"}}
+    assert spec["embeddings"] == vectors
     assert (spec["access"], spec["searchConfig"], spec["adopt"]) == ({"readOnlySecret": False}, "simple", False)
     assert spec["dataset"] == {"name": "notes", "schema": "notes"}
 
@@ -48,7 +49,8 @@ def test_a_claim_gets_the_defaults_of_the_schema(package: Package, tmp_path: Pat
 def test_a_default_does_not_replace_what_is_given(package: Package, tmp_path: Path, claim: Object) -> None:
     claim["spec"]["embeddings"] = {"dimension": 3}
     spec = read(package, tmp_path, claim)["spec"]
-    assert spec["embeddings"] == {"enabled": True, "dimension": 3, "metric": "cosine", "storage": "auto"}
+    vectors = {"enabled": True, "dimension": 3, "metric": "cosine", "storage": "auto", "index": {"type": "auto"}}
+    assert spec["embeddings"] == vectors
 
 
 def test_defaults_are_filled_once(package: Package, tmp_path: Path, provider: Object) -> None:

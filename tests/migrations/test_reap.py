@@ -668,7 +668,7 @@ def test_a_killed_run_is_finished_by_the_next(
     """Killed after the logins are closed and before their sessions have ended."""
     working = vanished.connect()
     with monkeypatch.context() as patch:
-        patch.setattr("migrations.postgres.reap.ENDING_MILLISECONDS", "no number")
+        patch.setattr("migrations.postgres.drop.ENDING_MILLISECONDS", "no number")
         assert run(command, vanished).report["code"] == 1
     assert refused(vanished)
     assert working.execute("SELECT 1").fetchone() == (1,)
