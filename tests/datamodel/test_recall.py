@@ -201,10 +201,10 @@ def index_scans(connection: Connection) -> int:
 
 
 @pytest.mark.parametrize("iterative", ["relaxed_order", "strict_order", "off"])
-def test_with_an_index_every_answer_is_whole(any_database: Database, tmp_path: Path, iterative: str) -> None:
+def test_with_an_index_every_answer_is_whole(database: Database, tmp_path: Path, iterative: str) -> None:
     """A filter, or another dataset in the same index, hides most of what an approximate scan visits."""
     with (
-        made(any_database, tmp_path / "request", dimension=32) as home,
+        made(database, tmp_path / "request", dimension=32) as home,
         home.writer() as writer,
         home.owner() as owner,
     ):

@@ -313,8 +313,8 @@ class Run(threading.Thread):
             self.error = error
 
 
-def test_a_cancelled_build_is_healed(any_database: Database, command: Command) -> None:
-    memory = provisioned(with_index(Memory(any_database)), command)
+def test_a_cancelled_build_is_healed(database: Database, command: Command) -> None:
+    memory = provisioned(with_index(Memory(database)), command)
     add(memory, EARNED)
     run = Run(lambda: looked_after(memory))
     with held(memory), memory.home.superuser() as superuser:
@@ -484,8 +484,8 @@ def test_partitions_and_tables_without_an_index_are_vacuumed(small: Memory) -> N
         assert (dead(small, partition), dead(small, "memory_embeddings")) == (0, 0)
 
 
-def test_a_killed_reindex_is_healed(any_database: Database, command: Command) -> None:
-    memory = provisioned(with_index(Memory(any_database)), command)
+def test_a_killed_reindex_is_healed(database: Database, command: Command) -> None:
+    memory = provisioned(with_index(Memory(database)), command)
     with no_autovacuum(memory, "memory_embeddings") as connection:
         add(memory, 1500)
         looked_after(memory)
