@@ -101,6 +101,7 @@ def test_ttl_days_of_one_removes_old_rows_within_a_run_and_says_so(
     assert app(name, "aged-memory", OLD) == {"events": 2501}
     maintain(platform, provider)
     told(platform, name, "aged", "RetentionScheduled", "True/Disabled")
+    platform.until("the provider says so", lambda: _maintained(platform, provider) == "True/Available" or None)
     assert sorted(app(name, "aged-memory", EVENTS)) == ["old", "young"]
     change(platform, MEMORY, "aged", {"retention": {"ttlDays": 1}}, "-n", name)
     told(platform, name, "aged", "RetentionScheduled", "True/Scheduled")
@@ -111,6 +112,10 @@ def test_ttl_days_of_one_removes_old_rows_within_a_run_and_says_so(
     assert app(name, "aged-memory", EVENTS) == ["young"]
     assert "2500" in condition(found, "RetentionScheduled")["message"]
     assert found["status"]["data"]["rows"] == 1
+
+
+def _maintained(kube: Kube, provider: str) -> str:
+    return says(kube.get(PROVIDER, provider), "MaintenanceReady")
 
 
 def _ttl(kube: Kube, team: str) -> str:
@@ -161,10 +166,6 @@ def test_drift_is_named_on_the_claim_and_repaired_when_the_provider_says_so(
         f"SELECT count(*) FROM pg_indexes WHERE schemaname = '{schema}' AND indexname = 'memory_embeddings_tsv_idx'"
     )
     assert database.ask(platform, indexes) == "1"
-    platform.until(
-        "the provider says so",
-        lambda: says(platform.get(PROVIDER, provider), "MaintenanceReady") == "True/Available" or None,
-    )
 
 
 def _repairs(kube: Kube, provider: str) -> bool:

@@ -116,6 +116,14 @@ def test_a_home_whose_logins_are_closed_is_left_to_the_reaper(database: Database
     assert maintain(command, memory).answer.message == "homes: 0 looked after"
 
 
+def test_a_home_that_is_not_whole_yet_is_left_to_its_job(database: Database, command: Command) -> None:
+    memory = Memory(database)
+    command.kill_at(memory, "migrations")
+    assert maintain(command, memory).answer.message == "homes: 0 looked after"
+    command.provision(memory)
+    assert maintain(command, memory).answer.message == "homes: 1 looked after"
+
+
 def test_a_home_that_an_earlier_version_made_waits_for_its_job(database: Database, command: Command) -> None:
     memory = Memory(database)
     command.provision(memory)

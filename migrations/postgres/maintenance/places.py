@@ -114,14 +114,15 @@ class Work:
 def read(connection: Connection, request: MaintainRequest) -> list[Place]:
     """Reads the places of this very provider from the ledger; a tenant's has homes of its own namespace only.
 
-    Left out are homes whose Memory is gone, and those that no Job of a version with maintenance has been at.
+    Left out are homes whose Memory is gone, those whose first Job has not come to its end (it notes the logins then),
+    and those that no Job of a version with maintenance has been at.
     """
     rows = connection.execute(
         """
         SELECT isolation, database, coalesce(nullif(schema, ''), home), home, identity, dataset, search_config,
                ttl_days, legal_hold, policy
         FROM memory_ledger.homes
-        WHERE provider_uid = %(provider)s AND closed_at IS NULL AND policy <> '{}'
+        WHERE provider_uid = %(provider)s AND closed_at IS NULL AND policy <> '{}' AND logins <> '{}'
           AND (NOT %(tenant)s OR starts_with(identity, %(prefix)s))
         ORDER BY isolation, database, 3, home
         """,
