@@ -56,7 +56,7 @@ def test_plan_says_what_a_changed_claim_would_do_and_of_an_unchanged_one_nothing
     claim["spec"]["retention"] = {"ttlDays": 30}
     file.write_text(yaml.safe_dump(claim))
     [change] = memoryctl(platform, "plan", "-f", str(file))["changes"]
-    assert change["spec"] == ["retention.ttlDays: 0 → 30"]
-    assert change["request"] == ["retention.ttlDays: 0 → 30"]
+    assert change["spec"] == ["retention.ttlDays: 90 → 30"]
+    assert change["request"] == ["retention.ttlDays: 90 → 30"]
     assert sorted(one["resource"].split("-")[0] for one in change["added"]) == ["provision", "request"]
     assert (change["changed"], change["removed"], change["problems"]) == ([], [], [])
