@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from psycopg import sql
+from psycopg.errors import LockNotAvailable
 
 from migrations.postgres import connection
 from migrations.postgres.maintenance import retention
@@ -198,6 +199,30 @@ def test_a_hold_that_comes_between_the_look_and_the_batch_is_kept(
         monkeypatch.setattr(retention._Run, "rows", hold_then_look)
         succeeded(maintain(command, memory))
         assert names(admin) == ["said"]
+
+
+def test_no_hold_comes_between_the_last_look_and_the_drop(
+    database: Database, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = kept_for(database, 10)
+    command.provision(memory)
+    look, refused = retention._Run.datasets, []
+    with owner(memory) as admin:
+        many(admin, 80, 1500)
+        admin.execute("SET lock_timeout = '50ms'")
+
+        def try_to_hold(*arguments: Any, locked: bool = False) -> Any:
+            found = look(*arguments, locked=locked)
+            if locked:
+                with pytest.raises(LockNotAvailable):
+                    admin.execute("UPDATE memory_datasets SET legal_hold = true")
+                refused.append(found)
+            return found
+
+        monkeypatch.setattr(retention._Run, "datasets", try_to_hold)
+        succeeded(maintain(command, memory))
+        assert refused
+        assert names(admin) == []
 
 
 def test_a_row_that_took_an_expired_ones_place_is_kept(
