@@ -260,6 +260,13 @@ def explained(connection: Connection, error: psycopg.Error, migration: str = "")
     return CommandError(code_of(sqlstate), f"{where}{words(error)}", migration=migration, sqlstate=sqlstate)
 
 
+def ended(error: CommandError | ConnectionLostError) -> CommandError:
+    """Gives a broken connection as the end of a run, for commands that run again by themselves."""
+    if isinstance(error, CommandError):
+        return error
+    return CommandError(Code.UNREACHABLE, f"the connection broke, and the next run begins again: {error}")
+
+
 def words(error: psycopg.Error) -> str:
     """Gives the server's first line, without the statement, detail and rows that may follow it."""
     return error.diag.message_primary or type(error).__name__

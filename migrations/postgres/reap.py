@@ -18,7 +18,7 @@ from migrations.composites import Cluster, Present
 from migrations.deadline import Deadline
 from migrations.errors import Code, CommandError
 from migrations.postgres import drop, ledger, roles
-from migrations.postgres.connection import Admin, Connection, ConnectionLostError, explained, home_lock, retrying
+from migrations.postgres.connection import Admin, Connection, ConnectionLostError, ended, explained, home_lock, retrying
 from migrations.postgres.names import Isolation, Names, lock_name, names_for
 from migrations.request import ReapRequest
 
@@ -82,13 +82,7 @@ def reap(request: ReapRequest, admin: Admin, cluster: Cluster, deadline: Deadlin
             present = cluster.read()
             return _Run(request, admin, cluster, deadline, connection).go(homes, present)
         except psycopg.Error as error:
-            raise _ended(explained(connection, error)) from None
-
-
-def _ended(error: CommandError | ConnectionLostError) -> CommandError:
-    if isinstance(error, CommandError):
-        return error
-    return CommandError(Code.UNREACHABLE, f"the connection broke, and the next run begins again: {error}")
+            raise ended(explained(connection, error)) from None
 
 
 def mark(homes: list[Home]) -> str:
@@ -142,7 +136,7 @@ class _Run:
             raise
         except (CommandError, ConnectionLostError) as error:
             log.write("a home failed", home=home.home, why=str(error))
-            found = _ended(error)
+            found = ended(error)
             if found.code is not Code.LOCK_BUSY:
                 message = f'home "{home.home}": {found.message}'
                 self.failures.append(CommandError(found.code, message, sqlstate=found.sqlstate))

@@ -17,7 +17,7 @@ from migrations import log
 from migrations.deadline import Deadline
 from migrations.errors import Code, CommandError
 from migrations.postgres import ledger
-from migrations.postgres.connection import Admin, Connection, ConnectionLostError, explained, home_lock
+from migrations.postgres.connection import Admin, Connection, ConnectionLostError, ended, explained, home_lock
 from migrations.postgres.drift import check as drift
 from migrations.postgres.maintenance import indexes, measure, partitions, places, retention, vacuum
 from migrations.postgres.maintenance.answers import Answer
@@ -61,7 +61,7 @@ def maintain(request: MaintainRequest, admin: Admin, deadline: Deadline) -> Done
             # In no order: where a run has time for a part of them only, the next one has it for others.
             _random.shuffle(found)
         except psycopg.Error as error:
-            raise _ended(explained(connection, error)) from None
+            raise ended(explained(connection, error)) from None
     with ThreadPoolExecutor(AT_ONCE) as pool, _Sessions(admin) as sessions:
         runs = [_Run(request, admin, sessions, deadline, place) for place in found]
         failures = [failure for failed in pool.map(_Run.go, runs) for failure in failed]
@@ -81,12 +81,6 @@ def _told(found: Sequence[Place], failures: Sequence[tuple[Place, Code, str]]) -
     return Done(
         told[0][1], f"homes: {homes}, and in {len(failed)} of their schemas a step failed: {named}{more}", counts
     )
-
-
-def _ended(error: CommandError | ConnectionLostError) -> CommandError:
-    if isinstance(error, CommandError):
-        return error
-    return CommandError(Code.UNREACHABLE, f"the connection broke, and the next run begins again: {error}")
 
 
 class _BusyError(Exception):
@@ -177,7 +171,7 @@ class _Run:
         except _BusyError:
             log.write("a provisioner is at work: the next run takes this step", place=self.place.title, at=name)
         except (CommandError, ConnectionLostError) as error:
-            self._failed(name, _ended(error))
+            self._failed(name, ended(error))
         except Exception as error:  # noqa: BLE001  a mistake of ours in one place must not keep the others waiting
             log.write("unexpected error", error=type(error).__name__, where=traceback.format_tb(error.__traceback__))
             self._failed(name, CommandError(Code.JOB_FAILED, f"unexpected {type(error).__name__}: see the log"))
