@@ -20,6 +20,9 @@ down: $(VENV)/.memoryctl  ## stop what demo started; PURGE=1 removes its data
 test: $(VENV)/.dev  ## all tests; a server that this machine lacks is skipped by name (MEMORY_REQUIRE=all: a failure)
 	@$(BIN)/python -m pytest -q -n $(JOBS) --cov --cov-report=term $(ARGS)
 
+long: $(VENV)/.dev  ## tests that take minutes: processes killed at any moment, many writes, on real servers
+	@$(BIN)/python -m pytest -q -m long -n 0 $(ARGS)
+
 render: $(VENV)/.dev  ## the examples through the real `crossplane composition render` and `crossplane resource validate`
 	@$(BIN)/python -m pytest -q -m render -n $(JOBS) tests/render $(ARGS)
 
@@ -72,4 +75,4 @@ $(VENV)/.dev: requirements/dev.txt
 	@./scripts/venv $(PYTHON) $(VENV) $<
 	@touch $@
 
-.PHONY: help demo down test render e2e lint format goldens bench bench-recall build images packages publish sign lock
+.PHONY: help demo down test long render e2e lint format goldens bench bench-recall build images packages publish sign lock

@@ -19,7 +19,8 @@ from memoryctl import embedded
 from migrations.deadline import Deadline
 from migrations.postgres.connection import Admin
 from migrations.postgres.provision import provision
-from migrations.request import ProvisionRequest, parse
+from migrations.postgres.request import ProvisionRequest
+from migrations.request import parse
 from tests.migrations.documents import Memory
 from tests.postgres import Database
 

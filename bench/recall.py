@@ -36,7 +36,8 @@ from migrations.postgres.connection import Admin
 from migrations.postgres.maintenance import places
 from migrations.postgres.maintenance import retention as expired
 from migrations.postgres.maintenance.places import Work
-from migrations.request import MaintainRequest, parse
+from migrations.postgres.request import MaintainRequest
+from migrations.request import parse
 from tests.datamodel.test_recall import Matrix, clustered, cosine, recall
 from tests.migrations.documents import Memory
 from tests.postgres import Connection, Database

@@ -4,32 +4,23 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
 from migrations import log, report, termination
-from migrations.composites import Cluster
 from migrations.deadline import DEFAULT_SECONDS, Deadline
 from migrations.errors import Code, CommandError
-from migrations.postgres.connection import Admin
-from migrations.postgres.maintenance.run import maintain
-from migrations.postgres.names import names_for
-from migrations.postgres.plan import plan
-from migrations.postgres.probe import knock, probe
-from migrations.postgres.provision import load_admin, provision
-from migrations.postgres.reap import reap
 from migrations.report import Report
-from migrations.request import (
-    MaintainRequest,
-    ProbeRequest,
-    ProvisionRequest,
-    ReapRequest,
-    parse,
-    read_document,
-    read_file,
-)
+from migrations.request import read_document
+
+# A module each; it has a function for each command: `(raw, directory, deadline) -> Report`.
+BACKENDS = {
+    "postgres": "migrations.postgres.commands",
+    "redis": "migrations.redis.commands",
+    "s3": "migrations.s3.commands",
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -60,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         directory = Path(os.environ.get("MEMORY_DIR", "/memory"))
         raw = read_document(directory)
-        answer = _COMMANDS[command](raw, directory)
+        answer = _run(command, raw, directory)
     except CommandError as error:
         answer = _failed(raw, error)
     except Exception as error:  # noqa: BLE001  whatever it is, the function must hear of it
@@ -77,64 +68,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return answer.code
 
 
-def _provision(raw: Any, directory: Path) -> Report:
-    deadline = _deadline()
-    request = parse(raw, ProvisionRequest)
-    done = provision(request, load_admin(request, directory), deadline)
-    return Report(request.hash, Code.SUCCEEDED, f'schema "{request.dataset.home}" is ready', details=asdict(done))
-
-
-def _plan(raw: Any, directory: Path) -> Report:
-    request = parse(raw, ProvisionRequest)
-    made = plan(request, load_admin(request, directory))
-    return Report(request.hash, Code.SUCCEEDED, made.message, details=asdict(made))
-
-
-def _probe(raw: Any, directory: Path) -> Report:
-    request = parse(raw, ProbeRequest)
-    if request.provider.role_management == "CNPG":
-        return _knock(request, directory)
-    admin = Admin.load(request.provider, directory)
-    facts, error = probe(request, admin)
-    details = {
-        "server": facts.described() if facts else {"version": "", "capabilities": []},
-        "caBundle": read_file(admin.ca) if admin.ca else "",
-    }
-    if error:
-        return Report(request.hash, error.code, error.message, sqlstate=error.sqlstate, details=details)
-    return Report(request.hash, Code.SUCCEEDED, f"{admin.server} is ready for Memories", details=details)
-
-
-def _reap(raw: Any, directory: Path) -> Report:
-    deadline = _deadline()
-    request = parse(raw, ReapRequest)
-    admin = Admin.load(request.provider, directory)
-    done = reap(request, admin, Cluster(request), deadline)
-    return Report(request.hash, done.code, done.message, details={"homes": done.counts})
-
-
-def _maintain(raw: Any, directory: Path) -> Report:
-    deadline = _deadline()
-    request = parse(raw, MaintainRequest)
-    admin = Admin.load(request.provider, directory)
-    if request.memory:
-        names = names_for(request.memory.identity, request.provider.database, request.memory.home, "Database")
-        admin = Admin.load(request.provider, directory, request.memory.database, names.owner)
-    done = maintain(request, admin, deadline)
-    return Report(request.hash, done.code, done.message, details={"homes": done.counts})
-
-
-def _knock(request: ProbeRequest, directory: Path) -> Report:
-    """Probes where there is no admin: that the server answers is all that can be known."""
-    door = Admin.without_login(request.provider, directory)
-    error = knock(door)
-    details = {
-        "server": {"version": "", "capabilities": []},
-        "caBundle": read_file(door.ca) if door.ca else "",
-    }
-    if error:
-        return Report(request.hash, error.code, error.message, details=details)
-    return Report(request.hash, Code.SUCCEEDED, f"{door.server} answers", details=details)
+def _run(command: str, raw: Any, directory: Path) -> Report:
+    """Runs a command with the code of its backend; only that one's client library is loaded."""
+    if not isinstance(raw, dict):
+        raise CommandError(Code.BAD_REQUEST, "bad request document: it is no JSON object: write one")
+    kind = _text(raw.get("provider"), "type")
+    if kind not in BACKENDS:
+        msg = (
+            f'bad request document: provider.type: "{kind}" is no backend of this migrations image: write one of '
+            f"{', '.join(BACKENDS)}"
+        )
+        raise CommandError(Code.BAD_REQUEST, msg)
+    work: Callable[[Any, Path, Deadline], Report] = getattr(import_module(BACKENDS[kind]), command)
+    return work(raw, directory, _deadline())
 
 
 def _failed(raw: Any, error: CommandError) -> Report:
@@ -161,8 +107,6 @@ def _deadline() -> Deadline:
         msg = f'MEMORY_DEADLINE_SECONDS is "{given}": write the Job\'s activeDeadlineSeconds, a number'
         raise CommandError(Code.BAD_REQUEST, msg) from None
 
-
-_COMMANDS = {"provision": _provision, "plan": _plan, "probe": _probe, "maintain": _maintain, "reap": _reap}
 
 if __name__ == "__main__":
     termination.run(main)

@@ -6,12 +6,14 @@ else is there. It reads the claims of its own namespace instead.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from migrations import apiserver
 from migrations.apiserver import Object, UnreadableError
 from migrations.errors import Code
-from migrations.request import ReapRequest
+from migrations.request import Provider, Reap
+
+P = TypeVar("P", bound=Provider)
 
 GROUP = "/apis/memory.proompteng.ai/v1alpha1"
 LABEL_CLAIM_NAME = "crossplane.io/claim-name"
@@ -44,7 +46,7 @@ class Present:
 class Cluster:
     """The control plane that a provider lives in."""
 
-    def __init__(self, request: ReapRequest) -> None:
+    def __init__(self, request: Reap[P]) -> None:
         self._provider = request.provider
         self._claim = request.claim
 

@@ -3,7 +3,7 @@
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
@@ -11,7 +11,6 @@ from pydantic_core import ErrorDetails
 
 from migrations.errors import Code, CommandError
 
-VERIFIER = re.compile(r"SCRAM-SHA-256\$\d{4,7}:[A-Za-z0-9+/]+={0,2}\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}=")
 RESERVED_SCHEMA = re.compile(r"public|information_schema|(pg|cnpg|memory)_.*")
 SHOWN_ERRORS = 3
 LONGEST_VALUE = 80
@@ -20,29 +19,13 @@ Text = Annotated[str, Field(min_length=1)]
 Identifier = Annotated[str, Field(min_length=1, max_length=63)]
 
 
-class _Model(BaseModel):
+class ModelBase(BaseModel):
+    """Base of everything in a document: camelCase, immutable, strict, and nothing that nobody knows."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, alias_generator=to_camel)
 
 
-class Provider(_Model):
-    """The server, and what the platform team decided about it. Seconds and counts are None when nothing is limited."""
-
-    type: Literal["postgres"]
-    name: Text
-    uid: str
-    host: Text
-    port: Annotated[int, Field(ge=1, le=65535)]
-    database: Identifier
-    ssl_mode: Literal["disable", "require", "verify-ca", "verify-full"]
-    enable_pg_vector: bool
-    extension_schema: Identifier
-    connection_limit: Annotated[int, Field(ge=1)] | None
-    statement_timeout: Annotated[str, Field(pattern=r"^[0-9]+(us|ms|s|min|h|d)?$")] | None
-    isolation: Literal["Schema", "Database", "Dataset"]
-    role_management: Literal["SQL", "CNPG"]
-
-
-class Dataset(_Model):
+class Dataset(ModelBase):
     """The home's schema, and the value of every `dataset` column."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?$")]
@@ -59,14 +42,14 @@ class Dataset(_Model):
         return home
 
 
-class Index(_Model):
+class Index(ModelBase):
     """The approximate index, and with how many rows it is earned."""
 
     type: Literal["auto", "none", "hnsw", "ivfflat"]
     min_rows: Annotated[int, Field(ge=1)]
 
 
-class Embeddings(_Model):
+class Embeddings(ModelBase):
     """What the vectors look like; counts only when enabled."""
 
     enabled: bool
@@ -76,27 +59,35 @@ class Embeddings(_Model):
     index: Index
 
 
-class Retention(_Model):
+class Retention(ModelBase):
     """How many days rows are kept, 0 for ever."""
 
     ttl_days: Annotated[int, Field(ge=0, le=36500)]
 
 
-class Login(_Model):
-    """One login slot. Only an active one carries a verifier; a draining one is left as it is."""
+class Login(ModelBase):
+    """One login slot; what it gets beside a name is its backend's matter."""
 
     name: Identifier
     role: Literal["writer", "reader"]
     slot: Literal["a", "b"]
     state: Literal["active", "draining", "closed"]
+
+
+class VerifiedLogin(Login):
+    """A login whose backend takes a verifier. Only an active one carries it; a draining one is left as it is."""
+
+    # What the verifier must look like: a backend may take anything else for a plaintext password.
+    form: ClassVar[re.Pattern[str]]
+    described: ClassVar[str]
+
     verifier: SecretStr | None = None
 
     @field_validator("verifier")
     @classmethod
     def _is_verifier(cls, verifier: SecretStr | None) -> SecretStr | None:
-        # PostgreSQL takes anything else for a plaintext password, and its statement log would show it.
-        if verifier and not VERIFIER.fullmatch(verifier.get_secret_value()):
-            msg = "is no SCRAM-SHA-256 verifier: write SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>"
+        if verifier and not cls.form.fullmatch(verifier.get_secret_value()):
+            msg = f"is no {cls.described}"
             raise ValueError(msg)
         return verifier
 
@@ -108,7 +99,7 @@ class Login(_Model):
         return self
 
 
-class Adoption(_Model):
+class Adoption(ModelBase):
     """Whether a home of the same identity and an earlier claim may be taken over."""
 
     adopt: bool
@@ -117,37 +108,49 @@ class Adoption(_Model):
     giver: Annotated[Text | None, Field(alias="from")]
 
 
-class Access(_Model):
+class Access(ModelBase):
     """Existing group roles that receive this Memory's rights too."""
 
     reader_role: Identifier | None
     writer_role: Identifier | None
 
 
-class ReportTarget(_Model):
+class ReportTarget(ModelBase):
     """The ConfigMap that the answer goes to."""
 
     namespace: Text
     name: Text
 
 
-class ProbeRequest(_Model):
-    """What `probe` reads."""
+class Provider(ModelBase):
+    """What a request says of any server; the rest is said by its type."""
+
+    type: str
+    name: Text
+    uid: str
+
+
+P = TypeVar("P", bound=Provider)
+L = TypeVar("L", bound=Login)
+
+
+class Probe(ModelBase, Generic[P]):
+    """What `probe` reads, of a backend whose provider is a P."""
 
     version: Literal[1]
     hash: Text
-    provider: Provider
+    provider: P
     report: ReportTarget
 
 
-class Claim(_Model):
+class Claim(ModelBase):
     """The claim of a provider that is a tenant's."""
 
     namespace: Text
     name: Text
 
 
-class ReapRequest(ProbeRequest):
+class Reap(Probe[P], Generic[P]):
     """What `reap` reads."""
 
     # None for a provider of the platform's: its homes are those of any namespace.
@@ -158,67 +161,40 @@ class ReapRequest(ProbeRequest):
     approved: str
 
 
-class ManagedMemory(_Model):
-    """The one Memory that a run looks after where CloudNativePG manages roles: no login may work on all."""
-
-    identity: Text
-    database: Identifier
-    home: Annotated[Identifier, Field(alias="schema")]
-
-
-class MaintainRequest(ProbeRequest):
+class Maintain(Probe[P], Generic[P]):
     """What `maintain` reads; which homes there are, and what they want, stands in the ledger."""
 
-    # As of `ReapRequest`.
+    # As of `Reap`.
     claim: Claim | None
     drift_policy: Literal["Report", "Repair"]
     # PostgreSQL's maintenance_work_mem while an index is built.
     work_mem: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}(MB|GB)$")]
-    memory: ManagedMemory | None
 
 
-class ProvisionRequest(ProbeRequest):
+class Provision(Probe[P], Generic[P, L]):
     """What `provision` reads."""
 
     identity: Text
     uid: Text
     # The composite's name: what a tenant's reaper, who does not see composites, knows it by.
     composite: Text
-    # Which epoch and root key the verifiers come from: nothing is done with them; the function reads them again.
+    # Which epoch and root key the passwords come from: nothing is done with them; the function reads them again.
     epoch: Annotated[int, Field(ge=0)]
     key_id: Text
-    # Where the home is: the provider's database, or with isolation Database the Memory's own.
+    # Where the home is: a database, a bucket.
     database: Identifier
     dataset: Dataset
     embeddings: Embeddings
     access: Access
     retention: Retention
     modules: Annotated[list[Text], Field(min_length=1)]
-    logins: list[Login]
+    logins: list[L]
     legal_hold: bool
     adoption: Adoption
     deletion_policy: Literal["Retain", "Delete"]
 
-    @property
-    def home(self) -> str:
-        """The home's key in the ledger; neither schema nor dataset can hold a colon or a slash."""
-        return {
-            "Schema": self.dataset.home,
-            "Database": f"database:{self.database}",
-            "Dataset": f"{self.dataset.home}/{self.dataset.name}",
-        }[self.provider.isolation]
 
-    @property
-    def where(self) -> str:
-        """The home as a person finds it."""
-        return {
-            "Schema": f'schema "{self.dataset.home}"',
-            "Database": f'schema "{self.dataset.home}" of database "{self.database}"',
-            "Dataset": f'dataset "{self.dataset.name}" of the shared schema "{self.dataset.home}"',
-        }[self.provider.isolation]
-
-
-R = TypeVar("R", bound=ProbeRequest)
+R = TypeVar("R", bound=ModelBase)
 
 
 def read_document(directory: Path) -> Any:

@@ -15,8 +15,9 @@ from migrations.errors import Code, CommandError
 from migrations.postgres import grants
 from migrations.postgres.connection import Connection
 from migrations.postgres.names import Names
+from migrations.postgres.request import ProvisionRequest
 from migrations.postgres.roles import Membership
-from migrations.request import Access, ProvisionRequest
+from migrations.request import Access
 
 # PostgreSQL's own roles, and those of Memories.
 RESERVED = re.compile(r"pg_.*|mem_[0-9a-f]{12}_.*")

@@ -22,7 +22,8 @@ from migrations.errors import (
     CommandError,
     code_of,
 )
-from migrations.request import Provider, read_file
+from migrations.postgres.request import Provider
+from migrations.request import read_file
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 T = TypeVar("T")

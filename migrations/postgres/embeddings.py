@@ -7,7 +7,8 @@ from psycopg import sql
 
 from migrations.errors import Code, CommandError
 from migrations.postgres.connection import Connection, fetch_value
-from migrations.request import Embeddings, ProvisionRequest
+from migrations.postgres.request import ProvisionRequest
+from migrations.request import Embeddings
 
 # How many dimensions an index holds. Above the first, `storage: auto` means halfvec.
 LIMITS = {"vector": 2000, "halfvec": 4000}

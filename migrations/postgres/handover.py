@@ -16,7 +16,7 @@ from migrations.deadline import Deadline
 from migrations.postgres import drop, ledger, roles
 from migrations.postgres.connection import Admin, Connection, retrying, words
 from migrations.postgres.names import Names, names_for
-from migrations.request import ProvisionRequest
+from migrations.postgres.request import ProvisionRequest
 
 
 def take(connection: Connection, admin: Admin, request: ProvisionRequest, names: Names, deadline: Deadline) -> bool:

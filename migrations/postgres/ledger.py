@@ -17,7 +17,7 @@ from migrations.postgres import embeddings
 from migrations.postgres.connection import Connection, fetch_value
 from migrations.postgres.home import database_conflict, find_database
 from migrations.postgres.names import Names
-from migrations.request import ProvisionRequest
+from migrations.postgres.request import ProvisionRequest
 
 _MAKE = """
 CREATE SCHEMA memory_ledger;

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from psycopg import sql
 
 from migrations.postgres.connection import Connection
+from migrations.postgres.request import Login, ProvisionRequest
 from migrations.postgres.server import Facts
-from migrations.request import Login, ProvisionRequest
 
 IDLE_IN_TRANSACTION = "60s"
 

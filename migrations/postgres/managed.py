@@ -12,8 +12,8 @@ from migrations.errors import Code, CommandError
 from migrations.postgres import logins
 from migrations.postgres.connection import Connection, fetch_value
 from migrations.postgres.names import Names
+from migrations.postgres.request import ProvisionRequest
 from migrations.postgres.server import Facts
-from migrations.request import ProvisionRequest
 
 
 def check(connection: Connection, names: Names) -> None:

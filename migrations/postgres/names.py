@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from migrations.errors import Code, CommandError
-from migrations.request import ProvisionRequest
+from migrations.postgres.request import ProvisionRequest
 
 Isolation = Literal["Schema", "Database", "Dataset"]
 GROUPS = {"writer": "rw", "reader": "ro"}

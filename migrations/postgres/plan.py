@@ -32,8 +32,8 @@ from migrations.postgres import (
 from migrations.postgres.connection import Admin, Connection, ConnectionLostError, explained, fetch_value
 from migrations.postgres.names import Names, names_of
 from migrations.postgres.provision import wanted_modules
+from migrations.postgres.request import ProvisionRequest
 from migrations.postgres.server import Facts
-from migrations.request import ProvisionRequest
 
 # Differences that `verify` tells and `provision` leaves: others made them, and may have a reason.
 _LEFT = re.compile(

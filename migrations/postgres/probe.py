@@ -5,8 +5,8 @@ import psycopg
 from migrations.errors import CommandError, code_of
 from migrations.postgres import server
 from migrations.postgres.connection import ASKED, Admin, Connection, words
+from migrations.postgres.request import ProbeRequest
 from migrations.postgres.server import Facts
-from migrations.request import ProbeRequest
 
 TEMPLATE = "template1"
 

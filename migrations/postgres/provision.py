@@ -40,9 +40,9 @@ from migrations.postgres.connection import (
 )
 from migrations.postgres.maintenance import partitions
 from migrations.postgres.names import Isolation, Names, lock_name, names_of
+from migrations.postgres.request import ProvisionRequest
 from migrations.postgres.server import Facts
 from migrations.postgres.values import Values
-from migrations.request import ProvisionRequest
 
 T = TypeVar("T")
 

@@ -13,6 +13,7 @@ import psycopg
 from psycopg import sql
 
 from migrations import log
+from migrations.answers import Done
 from migrations.apiserver import UnreadableError
 from migrations.composites import Cluster, Present
 from migrations.deadline import Deadline
@@ -20,7 +21,7 @@ from migrations.errors import Code, CommandError
 from migrations.postgres import drop, ledger, roles
 from migrations.postgres.connection import Admin, Connection, ConnectionLostError, ended, explained, home_lock, retrying
 from migrations.postgres.names import Isolation, Names, lock_name, names_for
-from migrations.request import ReapRequest
+from migrations.postgres.request import ReapRequest
 
 # A provisioner at work is a sign of life, and the next run is minutes away.
 LOCK_SECONDS = 5.0
@@ -55,15 +56,6 @@ class Home:
     gone: bool
     closed: bool
     due: bool
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a run found, after what it did."""
-
-    code: Code
-    message: str
-    counts: dict[str, int]
 
 
 def reap(request: ReapRequest, admin: Admin, cluster: Cluster, deadline: Deadline) -> Done:

@@ -16,7 +16,8 @@ import pytest
 from psycopg import sql
 
 from migrations.postgres.names import names_of
-from migrations.request import ProvisionRequest, parse
+from migrations.postgres.request import ProvisionRequest
+from migrations.request import parse
 from tests.datamodel.homes import provision
 from tests.migrations.documents import Memory
 from tests.postgres import Connection, Database, Postgres

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from migrations.request import MaintainRequest, ProvisionRequest
+from migrations.postgres.request import MaintainRequest, ProvisionRequest
 from tests.function.examples import FOLDERS, UPDATE, Example
 from tests.function.harness import Answer, asked, secret_entries
 from tests.schemas import ROOT, catalog

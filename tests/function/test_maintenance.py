@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from function import names
-from migrations.request import MaintainRequest
+from migrations.postgres.request import MaintainRequest
 from tests.function.harness import (
     TIME,
     Answer,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from migrations.request import ProbeRequest
+from migrations.postgres.request import ProbeRequest
 from tests.function.harness import Object, World, complete, failed, reported, run, secret_entries, step
 from tests.function.worlds import ADMIN, CA, provider, provider_world
 

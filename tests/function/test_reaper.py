@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from migrations.request import ReapRequest
+from migrations.postgres.request import ReapRequest
 from tests.function.harness import Answer, Object, World, reported, run, secret_entries, settle, step
 from tests.function.worlds import ADMIN, CA, provider, provider_world
 

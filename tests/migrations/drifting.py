@@ -14,7 +14,8 @@ from migrations.postgres.drift.differences import Difference
 from migrations.postgres.maintenance import places
 from migrations.postgres.maintenance.places import Work
 from migrations.postgres.names import names_for
-from migrations.request import MaintainRequest, parse
+from migrations.postgres.request import MaintainRequest
+from migrations.request import parse
 from tests.migrations.documents import Memory
 from tests.migrations.snapshot import snapshot
 

@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from migrations.answers import Index
 from migrations.deadline import Deadline
 from migrations.postgres.connection import Admin
 from migrations.postgres.maintenance import indexes, places, vacuum
-from migrations.postgres.maintenance.indexes import Index
 from migrations.postgres.maintenance.places import Work
-from migrations.request import MaintainRequest, parse
+from migrations.postgres.request import MaintainRequest
+from migrations.request import parse
 from tests.migrations.documents import Answer, Command, Memory
 
 

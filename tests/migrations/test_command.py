@@ -36,7 +36,7 @@ def test_usage_errors_are_64(arguments: list[str]) -> None:
     ("document", "sentence"),
     [
         pytest.param("{", "request.json is not JSON (Expecting property name", id="half a file"),
-        pytest.param("[]", "bad request document: document: Input should be", id="not an object"),
+        pytest.param("[]", "bad request document: it is no JSON object", id="not an object"),
     ],
 )
 def test_unreadable_request_is_20(memory: Memory, command: Command, document: str, sentence: str) -> None:
@@ -79,7 +79,7 @@ def test_fault_of_ours_is_1_and_tells_no_secret(
         msg = "secret-in-the-exception"
         raise RuntimeError(msg)
 
-    monkeypatch.setattr("migrations.__main__.provision", broken)
+    monkeypatch.setattr("migrations.postgres.provision.provision", broken)
     answer = command.provision(memory)
     assert (answer.code, answer.report["reason"]) == (1, "JobFailed")
     assert answer.message.startswith("unexpected RuntimeError: ")

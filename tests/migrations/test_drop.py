@@ -11,7 +11,8 @@ from migrations.errors import Code, CommandError
 from migrations.postgres.connection import Admin, retrying
 from migrations.postgres.drop import Home, close_logins, drop_home
 from migrations.postgres.names import names_of
-from migrations.request import ProvisionRequest, parse
+from migrations.postgres.request import ProvisionRequest
+from migrations.request import parse
 from tests.migrations.documents import Command, Memory
 from tests.postgres import Connection, Database
 

@@ -8,7 +8,8 @@ from memoryctl.embedded import Login
 from migrations.errors import Code, CommandError
 from migrations.postgres import server
 from migrations.postgres.connection import Admin
-from migrations.request import ProvisionRequest, parse
+from migrations.postgres.request import ProvisionRequest
+from migrations.request import parse
 from tests.migrations.documents import Command, Memory, verifier
 from tests.postgres import Database, Postgres
 

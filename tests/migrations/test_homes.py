@@ -7,7 +7,8 @@ from psycopg import sql
 from migrations.errors import Code, CommandError
 from migrations.postgres import home as home_step
 from migrations.postgres.names import names_of
-from migrations.request import ProvisionRequest, parse
+from migrations.postgres.request import ProvisionRequest
+from migrations.request import parse
 from tests.migrations.documents import Command, Memory
 from tests.migrations.snapshot import snapshot
 from tests.postgres import Postgres

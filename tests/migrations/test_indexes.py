@@ -11,10 +11,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from migrations.answers import Index
 from migrations.errors import Code, CommandError
 from migrations.postgres.connection import ConnectionLostError
 from migrations.postgres.maintenance import indexes
-from migrations.postgres.maintenance.indexes import Index, lists_for
+from migrations.postgres.maintenance.indexes import lists_for
 from tests.migrations.documents import Command, Memory
 from tests.migrations.maintained import looked_after, soon, vacuumed, working
 from tests.postgres import Connection, Database

@@ -7,6 +7,7 @@ import pytest
 from psycopg import sql
 
 from memoryctl.embedded import Login
+from migrations.answers import rounded
 from migrations.postgres.maintenance import measure, vacuum
 from migrations.postgres.maintenance.places import Work
 from migrations.postgres.maintenance.run import AT_ONCE
@@ -180,7 +181,7 @@ def test_the_oldest_row_is_as_old_as_retention_takes_it_for(database: Database, 
 
 @pytest.mark.parametrize(("exact", "said"), [(0, 0), (7, 7), (99, 99), (104, 100), (1234, 1200), (995_001, 1_000_000)])
 def test_numbers_are_told_to_two_digits(exact: int, said: int) -> None:
-    assert measure.rounded(exact) == said
+    assert rounded(exact) == said
 
 
 def test_dead_rows_are_told_where_there_are_many(database: Database, command: Command) -> None:

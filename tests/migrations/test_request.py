@@ -8,7 +8,8 @@ import pytest
 
 from migrations.errors import Code, CommandError
 from migrations.postgres.names import names_of
-from migrations.request import ProbeRequest, ProvisionRequest, parse
+from migrations.postgres.request import ProbeRequest, ProvisionRequest
+from migrations.request import parse
 from tests.migrations.documents import Command, Memory
 
 

@@ -8,7 +8,8 @@ from psycopg import sql
 
 from migrations.postgres import names as names_module
 from migrations.postgres.names import names_of
-from migrations.request import ProvisionRequest, parse
+from migrations.postgres.request import ProvisionRequest
+from migrations.request import parse
 from tests.migrations import documents
 from tests.migrations.documents import Command, Memory
 from tests.migrations.snapshot import snapshot

@@ -9,7 +9,8 @@ from psycopg import sql
 
 from migrations.postgres import policies, verify
 from migrations.postgres.names import names_of
-from migrations.request import ProvisionRequest, parse
+from migrations.postgres.request import ProvisionRequest
+from migrations.request import parse
 from tests.migrations.documents import Command, Memory
 from tests.postgres import Database
 

@@ -15,13 +15,12 @@ import psycopg
 from psycopg import sql
 
 from migrations import log
+from migrations.answers import Index, State
 from migrations.errors import CommandError, code_of
 from migrations.postgres.connection import ConnectionLostError, fetch_value, words
 from migrations.postgres.embeddings import LIMITS
 from migrations.postgres.maintenance.places import Home, Work
 
-State = Literal["exact", "building", "ready"]
-Reason = Literal["Exact", "Building", "Ready", "Disabled", "DimensionTooLarge", "Invalid"]
 Method = Literal["hnsw", "ivfflat"]
 
 TABLE = "memory_embeddings"
@@ -44,15 +43,6 @@ LISTS_LIMIT = 32768
 LISTS_OUTGROWN = 2
 # Below this share of minRows an index that was earned is given up.
 KEPT_SHARE = 0.5
-
-
-@dataclass(frozen=True)
-class Index:
-    """Where a home's index stands, and a sentence about it; `ready` means that searches use it."""
-
-    state: State
-    reason: Reason
-    message: str
 
 
 @dataclass(frozen=True)

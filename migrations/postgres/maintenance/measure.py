@@ -1,10 +1,8 @@
 """How much there is, how old and how dead: for people and for metrics, so rounded to what is worth a report."""
 
-from dataclasses import dataclass
-from typing import Any
-
 from psycopg import sql
 
+from migrations.answers import Measure
 from migrations.postgres.connection import fetch_value
 from migrations.postgres.maintenance.places import Work
 
@@ -12,37 +10,6 @@ from migrations.postgres.maintenance.places import Work
 MANY_DEAD = 1000
 # What the age of a row counts from, as in retention.
 _AGE = {"memory_events": "created_at", "memory_kv": "updated_at", "memory_embeddings": "updated_at"}
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One Memory's data; `oldest` is a day as RFC 3339, None of an empty one.
-
-    `embedding_bytes` is None where Memories share tables: a size of all tells of the others.
-    """
-
-    rows: int
-    bytes: int
-    dead_percent: int
-    oldest: str | None
-    held: int
-    embeddings: int | None
-    embedding_bytes: int | None
-
-    def shown(self) -> dict[str, Any]:
-        """Gives it as the report has it."""
-        return {
-            "rows": rounded(self.rows),
-            "bytes": rounded(self.bytes),
-            "deadPercent": self.dead_percent,
-            "oldest": self.oldest,
-            "held": rounded(self.held),
-        }
-
-
-def rounded(number: int) -> int:
-    """Rounds to two digits, so that an answer changes with what it means and not with each row."""
-    return int(float(f"{number:.1e}"))
 
 
 def take(work: Work) -> dict[str, Measure]:

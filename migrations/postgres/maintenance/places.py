@@ -14,7 +14,8 @@ from psycopg import sql
 from migrations.deadline import Deadline
 from migrations.postgres.connection import Admin, Connection, fetch_value
 from migrations.postgres.names import Isolation, Names, names_for
-from migrations.request import Access, Embeddings, MaintainRequest, ReportTarget
+from migrations.postgres.request import MaintainRequest
+from migrations.request import Access, Embeddings, ReportTarget
 
 
 @dataclass(frozen=True)

@@ -14,16 +14,16 @@ from typing import Self
 import psycopg
 
 from migrations import log
+from migrations.answers import Answer, Done, Index
 from migrations.deadline import Deadline
 from migrations.errors import Code, CommandError
 from migrations.postgres import ledger
 from migrations.postgres.connection import Admin, Connection, ConnectionLostError, ended, explained, home_lock
 from migrations.postgres.drift import check as drift
 from migrations.postgres.maintenance import indexes, measure, partitions, places, retention, vacuum
-from migrations.postgres.maintenance.answers import Answer
 from migrations.postgres.maintenance.places import Place, Work
 from migrations.postgres.names import lock_name
-from migrations.request import MaintainRequest
+from migrations.postgres.request import MaintainRequest
 
 # Places that are worked on at once: enough to fill two cores of a server, few enough for its connections.
 AT_ONCE = 4
@@ -35,15 +35,6 @@ STEP_SECONDS = 300.0
 NAMED = 3
 
 _random = SystemRandom()
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a run reports of the provider."""
-
-    code: Code
-    message: str
-    counts: dict[str, int]
 
 
 def maintain(request: MaintainRequest, admin: Admin, deadline: Deadline) -> Done:
@@ -212,7 +203,7 @@ class _Run:
             self.answers[home.key].retention(removed[home.dataset], when)
 
     def _index(self, work: Work) -> None:
-        def tell(found: Mapping[str, indexes.Index]) -> None:
+        def tell(found: Mapping[str, Index]) -> None:
             for key, index in found.items():
                 self.answers[key].index(index)
                 self.answers[key].publish()

@@ -3,18 +3,69 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from migrations import log, report
 from migrations.errors import Code
-from migrations.postgres.maintenance.indexes import Index
-from migrations.postgres.maintenance.measure import Measure, rounded
 from migrations.request import ReportTarget
 
 KEY = "maintenance"
 # As many, and as long, as the composite's status takes.
 MANY_DIFFERENCES = 20
 LONGEST_DIFFERENCE = 300
+
+
+State = Literal["exact", "building", "ready"]
+Reason = Literal["Exact", "Building", "Ready", "Disabled", "DimensionTooLarge", "Invalid"]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a run over all homes of a provider reports."""
+
+    code: Code
+    message: str
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Index:
+    """Where a home's index stands, and a sentence about it; `ready` means that searches use it."""
+
+    state: State
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One Memory's data; `oldest` is a day as RFC 3339, None of an empty one.
+
+    `embedding_bytes` is None where Memories share tables: a size of all tells of the others.
+    """
+
+    rows: int
+    bytes: int
+    dead_percent: int
+    oldest: str | None
+    held: int
+    embeddings: int | None
+    embedding_bytes: int | None
+
+    def shown(self) -> dict[str, Any]:
+        """Gives it as the report has it."""
+        return {
+            "rows": rounded(self.rows),
+            "bytes": rounded(self.bytes),
+            "deadPercent": self.dead_percent,
+            "oldest": self.oldest,
+            "held": rounded(self.held),
+        }
+
+
+def rounded(number: int) -> int:
+    """Rounds to two digits, so that an answer changes with what it means and not with each row."""
+    return int(float(f"{number:.1e}"))
 
 
 @dataclass

@@ -1,0 +1,31 @@
+"""Memory for AI agents: one client for every backend that a binding may lead to."""
+
+from memory_client.errors import (
+    AccessDenied,
+    BindingError,
+    DimensionMismatch,
+    MemoryClientError,
+    OnHold,
+    Unavailable,
+    Unsupported,
+    VersionConflict,
+)
+from memory_client.types import Appended, Capabilities, Embedding, Event, Hit, Status, Value
+
+__all__ = [
+    "AccessDenied",
+    "Appended",
+    "BindingError",
+    "Capabilities",
+    "DimensionMismatch",
+    "Embedding",
+    "Event",
+    "Hit",
+    "MemoryClientError",
+    "OnHold",
+    "Status",
+    "Unavailable",
+    "Unsupported",
+    "Value",
+    "VersionConflict",
+]

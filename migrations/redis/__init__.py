@@ -1,0 +1,1 @@
+"""Redis and Valkey: a key prefix and ACL users for each Memory."""
