@@ -18,7 +18,7 @@ down: $(VENV)/.memoryctl  ## stop what demo started; PURGE=1 removes its data
 	@$(BIN)/python -m memoryctl down $(if $(PURGE),--purge)
 
 test: $(VENV)/.dev  ## all tests; a server that this machine lacks is skipped by name (MEMORY_REQUIRE=all: a failure)
-	@$(BIN)/python -m pytest -q -n $(JOBS) --cov --cov-report=term $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup --cov --cov-report=term $(ARGS)
 
 long: $(VENV)/.dev  ## tests that take minutes: processes killed at any moment, many writes, on real servers
 	@$(BIN)/python -m pytest -q -m long -n 0 $(ARGS)
