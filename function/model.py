@@ -48,6 +48,7 @@ Namespace = Annotated[str, Field(min_length=1, max_length=63)]
 LabelValue = Annotated[str, Field(max_length=63)]
 RoleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9_])?$", max_length=63)]
 SchemaName = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,62}$", max_length=63)]
+ProviderType = Literal["postgres", "redis", "s3", "custom"]
 # Structured Kubernetes types that we pass on and never read.
 Passed = dict[str, Any]
 
@@ -303,10 +304,80 @@ class Maintenance(Model):
     work_mem: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}(MB|GB)$", min_length=3, max_length=8)] = "256MB"
 
 
+class Redis(Model):
+    """A Redis or Valkey backend: a single server, a cluster by one of its nodes, or the primary of a replica pair."""
+
+    host: Annotated[str, Field(min_length=1, max_length=253)]
+    port: Annotated[int, Field(ge=1, le=65535)] = 6379
+    tls: bool = True
+    ca_bundle: Annotated[str | None, Field(max_length=65536)] = None
+    database: Annotated[int, Field(ge=0, le=1023)] = 0
+    admin_secret: NamespacedRef
+    key_prefix: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_.-]{0,30}[a-z0-9])?$", max_length=32)] = "mem"
+
+
+class ObjectLock(Model):
+    """How long a version of an object cannot be deleted."""
+
+    mode: Literal["GOVERNANCE", "COMPLIANCE"] = "GOVERNANCE"
+    days: Annotated[int, Field(ge=1, le=36500)]
+
+
+class Lifecycle(Model):
+    """When objects go to a cheaper class of storage."""
+
+    transition_days: Annotated[int, Field(ge=1, le=36500)]
+    storage_class: Annotated[str, Field(pattern=r"^[A-Z0-9_]{1,64}$", max_length=64)] = "STANDARD_IA"
+
+
+class Encryption(Model):
+    """How the server encrypts objects."""
+
+    algorithm: Literal["AES256", "aws:kms"] = "AES256"
+    kms_key_id: Annotated[str | None, Field(min_length=1, max_length=2048)] = None
+
+
+class Replication(Model):
+    """Where copies of objects go: the ARN of a bucket, and of the role that writes them."""
+
+    role: Annotated[str, Field(pattern=r"^arn:", min_length=20, max_length=2048)]
+    destination: Annotated[str, Field(pattern=r"^arn:", min_length=14, max_length=2048)]
+
+
+class S3(Model):
+    """An S3 backend: one bucket with a prefix for each Memory, or a bucket for each."""
+
+    # Without it, Amazon's of the region.
+    endpoint: Annotated[str | None, Field(pattern=r"^https?://[^/@?#\s]+$", max_length=253)] = None
+    region: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,63}$", max_length=63)] = "us-east-1"
+    # No default: Amazon wants names of hosts, and other servers mostly paths (`S3Backend`).
+    force_path_style: bool | None = None
+    ca_bundle: Annotated[str | None, Field(max_length=65536)] = None
+    bucket: Annotated[str | None, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", max_length=63)] = None
+    bucket_prefix: Annotated[str | None, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?$", max_length=50)] = None
+    admin_secret: NamespacedRef
+    users: Literal["AWS", "RGW", "Shared"]
+    provider_config_ref: LocalRef | None = None
+    versioning: bool = False
+    object_lock: ObjectLock | None = None
+    lifecycle: Lifecycle | None = None
+    encryption: Encryption | None = None
+    replication: Replication | None = None
+
+
+class Custom(Model):
+    """A backend of the platform team's own: its image prepares it."""
+
+    image: Annotated[str, Field(min_length=1, max_length=1024)]
+    endpoint: Annotated[str, Field(min_length=1, max_length=253)]
+    database: Annotated[str, Field(min_length=1, max_length=63)]
+    config_secret: NamespacedRef
+
+
 class MemoryProvider(Model):
     """The spec of a `MemoryProvider` claim (and its `XMemoryProvider`)."""
 
-    type: Literal["postgres"]
+    type: ProviderType
     allowed_consumers: AllowedConsumers = AllowedConsumers()
     jobs: Jobs = Jobs()
     adoption: Literal["Require", "Allow", "Forbid"] = "Require"
@@ -314,6 +385,9 @@ class MemoryProvider(Model):
     deletion_grace: Annotated[str, Field(pattern=r"^[0-9]{1,6}[smh]$", max_length=7)] = "72h"
     maintenance: Maintenance = Maintenance()
     postgres: Postgres | None = None
+    redis: Redis | None = None
+    s3: S3 | None = None
+    custom: Custom | None = None
 
     @property
     def deletion_grace_seconds(self) -> int:
@@ -332,6 +406,7 @@ class ClaimedProviders(Model):
     """What a tenant's own provider may do beyond its namespace."""
 
     allow_service_accounts: bool = False
+    allow_custom_images: bool = False
     allow_other_namespaces: bool = False
 
 
@@ -352,5 +427,5 @@ class MemoryInput(Model):
     migrations: Migrations
     root_key: str = "root-key"
     jobs: Jobs = Jobs()
-    provider_type: Literal["postgres"] | None = None
+    provider_type: ProviderType | None = None
     claimed_providers: ClaimedProviders = ClaimedProviders()
