@@ -6,6 +6,7 @@ import pytest
 
 from tests.e2e.cluster import environment, installed, kube, measured
 from tests.postgres import VERSIONS, Database, Postgres, Servers
+from tests.rgw import Rgw, launch, stop
 
 __all__ = ["environment", "installed", "kube", "measured"]  # fixtures
 
@@ -40,3 +41,11 @@ def database(postgres18: Postgres) -> Iterator[Database]:
     """A fresh database on PostgreSQL 18, with pgvector."""
     with postgres18.database() as database:
         yield database
+
+
+@pytest.fixture(scope="session")
+def rgw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rgw]:
+    """Ceph RGW, for tests that carry `pytest.mark.xdist_group("rgw")`."""
+    server = launch(tmp_path_factory.mktemp("rgw"))
+    yield server
+    stop(server)
