@@ -4,8 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests import redisservers
 from tests.e2e.cluster import environment, installed, kube, measured
 from tests.postgres import VERSIONS, Database, Postgres, Servers
+from tests.redisservers import KINDS, Group, Node
 from tests.rgw import Rgw, launch, stop
 
 __all__ = ["environment", "installed", "kube", "measured"]  # fixtures
@@ -49,3 +51,49 @@ def rgw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rgw]:
     server = launch(tmp_path_factory.mktemp("rgw"))
     yield server
     stop(server)
+
+
+@pytest.fixture(scope="session")
+def redis_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redisservers.Servers]:
+    servers = redisservers.Servers(tmp_path_factory.mktemp("redis"))
+    yield servers
+    servers.stop()
+
+
+@pytest.fixture(params=KINDS)
+def any_redis(request: pytest.FixtureRequest, redis_servers: redisservers.Servers) -> Node:
+    """Each server in turn, empty; a test that need not see every one asks for `redis8`."""
+    return _empty(redis_servers.get(request.param))
+
+
+@pytest.fixture
+def redis8(redis_servers: redisservers.Servers) -> Node:
+    """An empty Redis 8, whose users are in a file of their own."""
+    return _empty(redis_servers.get("redis8"))
+
+
+@pytest.fixture
+def redis_tls(redis_servers: redisservers.Servers) -> Node:
+    """An empty Redis 8 that speaks TLS only."""
+    return _empty(redis_servers.get("redis8", tls=True))
+
+
+@pytest.fixture
+def redis_cluster(redis_servers: redisservers.Servers) -> Group:
+    """An empty cluster of three masters and a replica."""
+    group = redis_servers.cluster(replicas=1)
+    group.wipe()
+    return group
+
+
+@pytest.fixture
+def redis_pair(redis_servers: redisservers.Servers) -> Group:
+    """An empty primary with a replica."""
+    group = redis_servers.pair()
+    group.wipe()
+    return group
+
+
+def _empty(node: Node) -> Node:
+    node.wipe()
+    return node
