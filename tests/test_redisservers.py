@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from memoryctl.embedded import Login
 from tests.redisservers import TITLES, Group, Keeps, Node, launch, until
@@ -22,7 +24,8 @@ def test_every_server_asks_for_a_password(any_redis: Node) -> None:
 def test_tls_is_checked_against_the_authority(redis_tls: Node) -> None:
     with redis_tls.client(database=3) as client:
         assert client.set("a", "1")
-    with redis.Redis(port=redis_tls.port, ssl=True, retry=None) as client, pytest.raises(redis.ConnectionError):
+    none = Retry(NoBackoff(), 0)
+    with redis.Redis(port=redis_tls.port, ssl=True, retry=none) as client, pytest.raises(redis.ConnectionError):
         client.ping()
 
 
