@@ -97,6 +97,13 @@ def test_tests_of_others_stay_out(image: Image) -> None:
     assert not [path for path in image.members if {"test", "tests"} & set(PurePosixPath(path).parts)]
 
 
+def test_services_that_nobody_talks_to_stay_out(image: Image) -> None:
+    """Botocore describes some four hundred, which would be a quarter of the image."""
+    data = f"{SITE}/botocore/data/"
+    found = {path.removeprefix(data).split("/")[0] for path in image.files(data) if path.count("/") > data.count("/")}
+    assert found == ({"s3", "iam", "sts"} if image.target == "migrations" else set())
+
+
 def test_no_time_of_the_build_is_in_it(image: Image) -> None:
     """The same inputs give the same layer."""
     assert {member.mtime for path, member in image.members.items() if path != "."} == {0}

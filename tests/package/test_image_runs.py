@@ -143,6 +143,24 @@ def test_the_driver_brings_its_own_library(unpacked: Path) -> None:
     assert python(unpacked, "import psycopg; print(psycopg.pq.__impl__)") == "binary\n"
 
 
+@pytest.mark.parametrize("unpacked", ["migrations"], indirect=True)
+def test_clients_of_other_backends_work_from_the_images_files(unpacked: Path) -> None:
+    """They reach for a server on a port where none is: what they read on the way is there, down to the TLS library."""
+    code = (
+        "import boto3, botocore.exceptions, botocore.config, redis\n"
+        "config = botocore.config.Config(retries={'total_max_attempts': 1}, connect_timeout=1)\n"
+        "calls = [('s3', 'list_buckets'), ('iam', 'list_users'), ('sts', 'get_caller_identity')]\n"
+        "for service, call in calls:\n"
+        "    client = boto3.client(service, endpoint_url='https://127.0.0.1:1', region_name='default', config=config,\n"
+        "                          aws_access_key_id='a', aws_secret_access_key='b')\n"
+        "    try: getattr(client, call)()\n"
+        "    except botocore.exceptions.EndpointConnectionError: print(service)\n"
+        "try: redis.Redis(host='127.0.0.1', port=1, ssl=True).ping()\n"
+        "except redis.exceptions.ConnectionError: print('redis')\n"
+    )
+    assert python(unpacked, code).split() == ["s3", "iam", "sts", "redis"]
+
+
 def test_no_shell_starts(unpacked: Path) -> None:
     for shell in ("sh", "/bin/sh", "/bin/bash", "busybox"):
         done = subprocess.run(command(unpacked, 0, shell, "-c", "id"), capture_output=True, text=True, check=False)
