@@ -348,7 +348,9 @@ class S3(Model):
     """An S3 backend: one bucket with a prefix for each Memory, or a bucket for each."""
 
     # Without it, Amazon's of the region.
-    endpoint: Annotated[str | None, Field(pattern=r"^https?://[^/@?#\s]+$", max_length=253)] = None
+    endpoint: Annotated[
+        str | None, Field(pattern=r"^https?://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?$", max_length=253)
+    ] = None
     region: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,63}$", max_length=63)] = "us-east-1"
     # No default: Amazon wants names of hosts, and other servers mostly paths (`S3Backend`).
     force_path_style: bool | None = None

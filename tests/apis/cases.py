@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 Patch = dict[str, Any]
@@ -803,10 +804,371 @@ _POSTGRES: tuple[Case, ...] = (
     ),
 )
 
+_ADMIN: Patch = {"adminSecret": {"name": "memory-admin", "namespace": "databases"}}
+_OTHERS: dict[str, Patch] = {
+    "redis": {"host": "redis.example.com", **_ADMIN},
+    "s3": {"endpoint": "https://s3.example.com", "bucket": "memories", "users": "RGW", **_ADMIN},
+    "custom": {
+        "image": "registry.example.com/memory-mariadb@sha256:" + "0" * 64,
+        "endpoint": "db.example.com:3306",
+        "database": "memories",
+        "configSecret": {"name": "mariadb-admin", "namespace": "databases"},
+    },
+}
+_AWS: Patch = {"endpoint": None, "bucket": None, "bucketPrefix": "acme-memory", "users": "AWS"}
+_ARN_ROLE, _ARN_BUCKET = "arn:aws:iam::123456789012:role/replication", "arn:aws:s3:::memories-copy"
+
+
+def _block(kind: str) -> Callable[..., Case]:
+    """Gives what makes edits of a valid block that is not postgres'."""
+
+    def edit(name: str, reason: str, change: Patch, path: str = "", says: str = "") -> Case:
+        spec = {"type": kind, "postgres": None, kind: merged(_OTHERS[kind], change)}
+        return _provider(f"{kind}, {name}", reason, spec, f"spec.{kind}{path}" if path or says else "", says)
+
+    return edit
+
+
+_redis, _s3, _custom = (_block(kind) for kind in _OTHERS)
+_PEM_ONLY = "write PEM text, not base64 of it or a file's name: it begins with -----BEGIN CERTIFICATE-----"
+_NO_KEY = (
+    "holds a private key, which everybody could read here: remove the key, write only the certificates, and replace "
+    "that key"
+)
+_NEEDS = {
+    "redis": 'type "redis" needs its block: write redis with a host and an adminSecret',
+    "s3": 'type "s3" needs its block: write s3 with a bucket or a bucketPrefix, users, and an adminSecret',
+    "custom": 'type "custom" needs its block: write custom with an image, an endpoint, a database and a configSecret',
+}
+
+_BLOCKS: tuple[Case, ...] = (
+    *(
+        _provider(f"{kind} without its block", "it says where the backend is", {"type": kind}, "spec", says)
+        for kind, says in _NEEDS.items()
+    ),
+    *(
+        _provider(
+            f"{kind} beside postgres",
+            "somebody believes that it counts",
+            {kind: block},
+            "spec",
+            f'{kind} has no effect with type "postgres": remove {kind}, or write type: {kind}',
+        )
+        for kind, block in _OTHERS.items()
+    ),
+    _provider(
+        "postgres beside redis",
+        "somebody believes that it counts",
+        {"type": "redis", "redis": _OTHERS["redis"]},
+        "spec",
+        'postgres has no effect with type "redis": remove postgres, or write type: postgres',
+    ),
+    *(
+        _provider(
+            f"a home handed over on {kind}",
+            "its prefix has the hash of who made it",
+            {
+                "type": kind,
+                "postgres": None,
+                kind: _OTHERS[kind],
+                "adoptions": [{"schema": "notes", "from": "team-a/notes", "to": "team-b/notes"}],
+            },
+            "spec",
+            f'adoptions have no effect with type "{kind}", where what a Memory has is named after it: remove adoptions',
+        )
+        for kind in ("redis", "s3")
+    ),
+    *(_block(kind)("minimal", "where it is and a Secret are enough", {}) for kind in _OTHERS),
+    *(
+        _block(kind)(f"{ref} with a capital", "no Secret has such a name", {ref: {"name": "Admin"}}, at, says)
+        for kind, ref in (("redis", "adminSecret"), ("s3", "adminSecret"), ("custom", "configSecret"))
+        for at, says in ((f".{ref}.name", _SECRET("Admin")),)
+    ),
+    *(
+        _block(kind)(f"{ref} in no namespace", "a dot is in no name", {ref: {"namespace": "a.b"}}, at, says)
+        for kind, ref in (("redis", "adminSecret"), ("s3", "adminSecret"), ("custom", "configSecret"))
+        for at, says in ((f".{ref}.namespace", _NAMESPACE("a.b")),)
+    ),
+    *(
+        _block(kind)(f"without {field}", "nobody guesses it", {field: None}, f".{field}")
+        for kind, fields in (
+            ("redis", ("host", "adminSecret")),
+            ("s3", ("users", "adminSecret")),
+            ("custom", ("image", "endpoint", "database", "configSecret")),
+        )
+        for field in fields
+    ),
+)
+
+_REDIS: tuple[Case, ...] = (
+    _redis(
+        "everything",
+        "each field at a value that is not its default",
+        {"port": 6380, "caBundle": PEM, "database": 3, "keyPrefix": "acme.memory"},
+    ),
+    _redis("without TLS", "inside a cluster's network some do", {"tls": False}),
+    *(
+        _redis(
+            name,
+            "the port has a field of its own, and a password none",
+            {"host": host},
+            ".host",
+            "write a DNS name or an IPv4 address alone, without scheme or port (redis.port has the port), for example "
+            '"redis.example.com"',
+        )
+        for name, host in (("a host with its port", "r:6379"), ("a URI as host", "rediss://:geheim@redis.example.com"))
+    ),
+    _redis("port 0", "no server listens there", {"port": 0}, ".port"),
+    _redis("database -1", "they are counted from 0", {"database": -1}, ".database"),
+    _redis("database 1024", "no server has so many", {"database": 1024}, ".database"),
+    _redis(
+        "a CA without TLS",
+        "somebody believes that the server is verified",
+        {"caBundle": PEM, "tls": False},
+        says="caBundle has no effect with tls: false: write tls: true, or remove caBundle",
+    ),
+    _redis("a CA in base64", "clients read PEM", {"caBundle": "LS0tLS1CRUdJTg=="}, ".caBundle", _PEM_ONLY),
+    _redis("a CA with its key", "everybody could read it", {"caBundle": PEM + _KEY}, ".caBundle", _NO_KEY),
+    *(
+        _redis(
+            f"keyPrefix {value}",
+            "it means something in a pattern of keys, or between its parts",
+            {"keyPrefix": value},
+            ".keyPrefix",
+            f'"{value}" is not a prefix of keys: write 1 to 32 lower-case letters, digits, "_", "." or "-", beginning '
+            'and ending with a letter or digit, for example "mem"',
+        )
+        for value in ("mem:", "m*", "Mem", "{mem}")
+    ),
+)
+
+_S3: tuple[Case, ...] = (
+    _s3(
+        "everything",
+        "each field at a value that is not its default",
+        {
+            "region": "eu-central-1",
+            "forcePathStyle": True,
+            "caBundle": PEM,
+            "versioning": True,
+            "objectLock": {"mode": "COMPLIANCE", "days": 365},
+            "lifecycle": {"transitionDays": 7, "storageClass": "COLD"},
+            "encryption": {"algorithm": "aws:kms", "kmsKeyId": "alias/memories"},
+            "replication": {"role": _ARN_ROLE, "destination": _ARN_BUCKET},
+        },
+    ),
+    _s3("a bucket each", "the other way to live apart", {"bucket": None, "bucketPrefix": "acme-memory"}),
+    _s3("the admin's keys for all", "where nobody can make users", {"users": "Shared"}),
+    _s3("Amazon's own", "the provider of managed resources knows where that is", _AWS),
+    _s3(
+        "Amazon's own in full",
+        "a platform team's choice",
+        _AWS
+        | {
+            "providerConfigRef": {"name": "acme"},
+            "versioning": True,
+            "lifecycle": {"transitionDays": 30},
+            "encryption": {},
+        },
+    ),
+    *(
+        _s3(
+            name,
+            "there is one place",
+            change,
+            says="exactly one of bucket and bucketPrefix says where Memories live: write bucket for one that they "
+            "share, or bucketPrefix for a bucket each",
+        )
+        for name, change in (("no bucket", {"bucket": None}), ("bucket and bucketPrefix", {"bucketPrefix": "acme"}))
+    ),
+    *(
+        _s3(
+            f"no endpoint with users {users}",
+            "only Amazon's own follows from the region",
+            {"endpoint": None, "users": users},
+            says=f'users "{users}" needs the URL of the server: write endpoint, for example https://s3.example.com',
+        )
+        for users in ("RGW", "Shared")
+    ),
+    *(
+        _s3(
+            f"endpoint {name}",
+            "scheme, host and port are what a client needs, and a password has no place",
+            {"endpoint": endpoint},
+            ".endpoint",
+            'write a URL of scheme, host and perhaps a port, without user, path or "/" at its end, for example '
+            '"https://s3.example.com"',
+        )
+        for name, endpoint in (
+            ("without a scheme", "s3.example.com"),
+            ("with a path", "https://s3.example.com/memories"),
+            ("with a user", "https://key:secret@s3.example.com"),
+            ("with a blank", "https://s3.example .com"),
+        )
+    ),
+    *(
+        _s3(
+            f"a CA with {name}",
+            "somebody believes that the server is verified",
+            change | {"caBundle": PEM},
+            says="caBundle has no effect without an endpoint that begins with https://: write one, or remove caBundle",
+        )
+        for name, change in (("http", {"endpoint": "http://s3.example.com"}), ("Amazon's own", _AWS))
+    ),
+    _s3("a CA in base64", "clients read PEM", {"caBundle": "LS0tLS1CRUdJTg=="}, ".caBundle", _PEM_ONLY),
+    _s3("a CA with its key", "everybody could read it", {"caBundle": PEM + _KEY}, ".caBundle", _NO_KEY),
+    _s3(
+        "a region with a capital",
+        "no region has such a name",
+        {"region": "EU-central"},
+        ".region",
+        '"EU-central" is not a region: write lower-case letters, digits and "-", for example "us-east-1"',
+    ),
+    _s3(
+        "a bucket with a capital",
+        "no bucket has such a name",
+        {"bucket": "Memories"},
+        ".bucket",
+        '"Memories" is not the name of a bucket: write 3 to 63 lower-case letters, digits, "." or "-", beginning and '
+        'ending with a letter or digit, for example "memories"',
+    ),
+    *(
+        _s3(
+            f"bucketPrefix {value}",
+            "the name goes on with a dash, and stands in names of hosts",
+            {"bucket": None, "bucketPrefix": value},
+            ".bucketPrefix",
+            f'"{value}" is not the beginning of a bucket name: write 1 to 50 lower-case letters, digits or "-", '
+            'beginning and ending with a letter or digit, for example "acme-memory"',
+        )
+        for value in ("acme-", "acme.memory")
+    ),
+    _s3(
+        "a bucketPrefix of 51 characters",
+        "a bucket's name has 63 at most",
+        {"bucket": None, "bucketPrefix": "a" * 51},
+        ".bucketPrefix",
+    ),
+    _s3("users by somebody else", "one of three ways", {"users": "MinIO"}, ".users"),
+    *(
+        _s3(
+            f"providerConfigRef with users {users}",
+            "there are no managed resources",
+            {"users": users, "providerConfigRef": {"name": "acme"}},
+            says=f'providerConfigRef has no effect with users "{users}": remove providerConfigRef, or write users: AWS',
+        )
+        for users in ("RGW", "Shared")
+    ),
+    _s3(
+        "a ProviderConfig with a capital",
+        "no object has such a name",
+        _AWS | {"providerConfigRef": {"name": "Acme"}},
+        ".providerConfigRef.name",
+        '"Acme" is not the name of a ProviderConfig: write lower-case letters, digits, "-" and ".", beginning and '
+        "ending with a letter or digit",
+    ),
+    _s3(
+        "object lock without versions",
+        "the store refuses it",
+        {"objectLock": {"days": 30}},
+        says="objectLock keeps versions, and there are none: write versioning: true, or remove objectLock",
+    ),
+    _s3(
+        "object lock without days",
+        "nobody guesses how long",
+        {"versioning": True, "objectLock": {"mode": "GOVERNANCE"}},
+        ".objectLock.days",
+    ),
+    _s3(
+        "replication without versions",
+        "the store refuses it",
+        {"replication": {"role": _ARN_ROLE, "destination": _ARN_BUCKET}},
+        says="replication copies versions, and there are none: write versioning: true, or remove replication",
+    ),
+    *(
+        _s3(
+            f"replication, {field} by its name",
+            "the store wants an ARN",
+            {"versioning": True, "replication": {"role": _ARN_ROLE, "destination": _ARN_BUCKET} | {field: "x" * 20}},
+            f".replication.{field}",
+            f'"{"x" * 20}" is not an ARN: write for example "{example}"',
+        )
+        for field, example in (("role", _ARN_ROLE), ("destination", _ARN_BUCKET))
+    ),
+    *(
+        _s3(
+            f"kmsKeyId {name}",
+            "the store's own key is used",
+            {"encryption": {"kmsKeyId": "alias/memories"} | algorithm},
+            ".encryption",
+            'kmsKeyId has no effect with algorithm "AES256": write algorithm: aws:kms, or remove kmsKeyId',
+        )
+        for name, algorithm in (("alone", {}), ("with AES256", {"algorithm": "AES256"}))
+    ),
+    _s3(
+        "a class of storage in lower case",
+        "no class has such a name",
+        {"lifecycle": {"transitionDays": 30, "storageClass": "cold"}},
+        ".lifecycle.storageClass",
+        '"cold" is not a class of storage: write upper-case letters, digits and "_", for example "STANDARD_IA"',
+    ),
+    _s3(
+        "a class of storage that Amazon has not",
+        "Amazon refuses it, where nobody looks",
+        _AWS | {"lifecycle": {"transitionDays": 30, "storageClass": "COLD"}},
+        says='lifecycle.storageClass "COLD" is none that Amazon moves objects to: write STANDARD_IA, ONEZONE_IA, '
+        "INTELLIGENT_TIERING, GLACIER_IR, GLACIER or DEEP_ARCHIVE",
+    ),
+    _s3(
+        "a class of storage too early for Amazon",
+        "Amazon refuses it, where nobody looks",
+        _AWS | {"lifecycle": {"transitionDays": 29}},
+        says="lifecycle.transitionDays must be 30 or more for STANDARD_IA (Amazon takes no younger objects there): "
+        "write 30, or another storageClass",
+    ),
+    _s3(
+        "an archive at once",
+        "Amazon takes objects of any age there",
+        _AWS | {"lifecycle": {"transitionDays": 1, "storageClass": "GLACIER_IR"}},
+    ),
+    _s3("a lifecycle without days", "nobody guesses when", {"lifecycle": {}}, ".lifecycle.transitionDays"),
+)
+
+_CUSTOM: tuple[Case, ...] = (
+    _custom("a URL as endpoint", "where the backend speaks HTTP", {"endpoint": "https://vectors.example.com:6333"}),
+    _custom(
+        "an image with a blank",
+        "no registry has it",
+        {"image": "memory mariadb"},
+        ".image",
+        '"memory mariadb" is not the reference of an image: write for example '
+        '"registry.example.com/memory-mariadb@sha256:<digest>"',
+    ),
+    *(
+        _custom(
+            f"endpoint {name}",
+            "a password has no place here",
+            {"endpoint": endpoint},
+            ".endpoint",
+            "write host and port, or a URL of scheme, host and port, without user or path, for example "
+            '"db.example.com:3306"',
+        )
+        for name, endpoint in (("with a user", "mysql://root:geheim@db"), ("with a path", "https://db/x"))
+    ),
+    _custom(
+        "a database with a blank",
+        "it would need quotes",
+        {"database": "my app"},
+        ".database",
+        '"my app" is not the name of a database: write letters, digits, "_", "." or "-", beginning and ending with a '
+        'letter, digit or "_", for example "memories"',
+    ),
+)
+
 PROVIDER = (
     _provider("minimal", "a host and a login are enough", {}),
     _provider("no type", "the type says which block counts", {"type": None}, "spec.type"),
-    _provider("a type of a later release", "what has no effect does not exist", {"type": "redis"}, "spec.type"),
+    _provider("a type that is not there", "what has no effect does not exist", {"type": "mysql"}, "spec.type"),
     _provider(
         "no block",
         "the type's block says where the backend is",
@@ -884,14 +1246,16 @@ PROVIDER = (
         for value in ("256", "1 GB", "0MB")
     ),
     _provider("adoption Never", "there is no such answer", {"adoption": "Never"}, "spec.adoption"),
-    _provider(
-        "a block of a later release", "what has no effect does not exist", {"redis": {"host": "r"}}, "spec.redis"
-    ),
+    _provider("a block that is not there", "what has no effect does not exist", {"mysql": {"host": "m"}}, "spec.mysql"),
     *_CONSUMERS,
     *_JOBS,
     *_POSTGRES,
     *_MANAGED,
     *_ISOLATION,
+    *_BLOCKS,
+    *_REDIS,
+    *_S3,
+    *_CUSTOM,
 )
 
 CASES = MEMORY + PROVIDER
