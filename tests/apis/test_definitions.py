@@ -1,10 +1,11 @@
 """The XRDs and Compositions as documents: complete, bounded, and what Crossplane makes of them."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from function.model import ProviderType
 from tests import schemas
 from tests.apis.conftest import Real
 
@@ -125,12 +126,19 @@ def test_the_default_composition_is_there(plural: str) -> None:
     assert reference == {"apiVersion": f"{spec['group']}/v1alpha1", "kind": spec["names"]["kind"]}
 
 
+def test_there_is_a_composition_for_each_delivery_and_each_type() -> None:
+    either = {f"{kind}{delivery}" for kind in ("memory", "memoryprovider") for delivery in ("", "-object")}
+    assert {path.stem for path in COMPOSITIONS} == either | {f"memory-{kind}" for kind in get_args(ProviderType)}
+
+
 def test_compositions_differ_only_in_what_their_names_say() -> None:
     found = {path.stem: schemas.objects(path)[0] for path in COMPOSITIONS}
     assert {name: body["metadata"]["name"] for name, body in found.items()} == {name: name for name in found}
-    (plain,), (typed,) = (found[name]["spec"]["pipeline"] for name in ("memory", "memory-postgres"))
-    assert typed == plain | {"input": plain["input"] | {"providerType": "postgres"}}
-    assert found["memory-postgres"]["metadata"]["labels"] == {"provider": "postgres"}
+    (plain,) = found["memory"]["spec"]["pipeline"]
+    for kind in get_args(ProviderType):
+        typed = found[f"memory-{kind}"]
+        assert typed["spec"]["pipeline"] == [plain | {"input": plain["input"] | {"providerType": kind}}]
+        assert typed["metadata"]["labels"] == {"provider": kind}
     (provider,) = found["memoryprovider"]["spec"]["pipeline"]
     assert provider == {key: entry for key, entry in plain.items() if key != "credentials"}
     for name in ("memory", "memoryprovider"):

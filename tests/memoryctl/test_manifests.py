@@ -158,8 +158,11 @@ def test_a_status_is_pruned_to_the_schema(package: Package) -> None:
     [
         pytest.param({}, "memory", id="the XRD's default"),
         pytest.param({"compositionRef": {"name": "memory-postgres"}}, "memory-postgres", id="by name"),
-        pytest.param(
-            {"compositionSelector": {"matchLabels": {"provider": "postgres"}}}, "memory-postgres", id="by labels"
+        *(
+            pytest.param(
+                {"compositionSelector": {"matchLabels": {"provider": kind}}}, f"memory-{kind}", id=f"by {kind}"
+            )
+            for kind in ("postgres", "redis", "s3", "custom")
         ),
     ],
 )
@@ -172,7 +175,7 @@ def test_the_composition_of_a_composite(package: Package, spec: Object, name: st
     ("spec", "sentence"),
     [
         ({"compositionRef": {"name": "memoryprovider"}}, "no Composition for XMemory with name 'memoryprovider'"),
-        ({"compositionSelector": {"matchLabels": {"provider": "s3"}}}, "with labels {'provider': 's3'}"),
+        ({"compositionSelector": {"matchLabels": {"provider": "mysql"}}}, "with labels {'provider': 'mysql'}"),
         ({"compositionRef": {"name": "memory-object"}}, 'Composition "memory-object" delivers by provider-kubernetes'),
     ],
 )

@@ -61,7 +61,7 @@ def test_the_configuration_is_what_crossplane_takes_of_one(package: str) -> None
     """XRDs and Compositions; whatever else is refused when it is installed."""
     files = packages.configuration(WHERE, IMAGE, package)
     kinds = sorted(body["kind"] for body in files.values())
-    assert kinds == [*["CompositeResourceDefinition"] * 2, *["Composition"] * 5, "Configuration"]
+    assert kinds == [*["CompositeResourceDefinition"] * 2, *["Composition"] * 8, "Configuration"]
     assert files["crossplane.yaml"]["metadata"]["name"] == package
     assert files["crossplane.yaml"]["spec"]["dependsOn"][0] == OURS
 
