@@ -188,10 +188,11 @@ def waiting_for_backend() -> Condition:
     )
 
 
-def credentials_ready(secret: str, namespace: str, *, is_copied: bool = False) -> Condition:
-    """Say where the connection Secret is; a copy of it is where only the claim says."""
+def credentials_ready(secret: str, namespace: str, *, is_copied: bool = False, caveat: str = "") -> Condition:
+    """Say where the connection Secret is (a copy of it is where only the claim says), and what it does not give."""
     copied = "; Crossplane copies it to the Secret that spec.writeConnectionSecretToRef of the claim names"
     message = f'connection Secret "{secret}" in namespace "{namespace}"{copied if is_copied else ""}'
+    message += f"; {caveat}" if caveat else ""
     return true(CREDENTIALS_READY, "Available", message)
 
 
@@ -219,6 +220,15 @@ def waiting_for_secret(secret: str, namespace: str) -> Condition:
     message = (
         f'waiting for Secret "{secret}" in namespace "{namespace}"; if it does not come, another object of that name '
         "is in the way: delete or rename it"
+    )
+    return false(CREDENTIALS_READY, "WaitingForBackend", message)
+
+
+def waiting_for_keys(secret: str, namespace: str) -> Condition:
+    """Say what a Job should have left behind."""
+    message = (
+        f'Secret "{secret}" in namespace "{namespace}", which the Job writes, does not hold the keys of the backend '
+        "yet: if it stays so, see the Job's log"
     )
     return false(CREDENTIALS_READY, "WaitingForBackend", message)
 

@@ -109,6 +109,10 @@ class Login:
             _verifiers[known_as] = scram_sha_256(self.password(key), salt)
         return _verifiers[known_as]
 
+    def digest(self, key: RootKey) -> str:
+        """SHA-256 of the password, 64 hex: Redis's own form of a verifier."""
+        return hashlib.sha256(self.password(key).encode()).hexdigest()
+
     @property
     def _facts(self) -> tuple[str, ...]:
         return (self.identity, self.uid, self.name, str(self.epoch))

@@ -32,10 +32,12 @@ CNPG_ROLES = "cnpg-roles"
 
 _PROVISION_KEY = re.compile(r"^provision-([0-9a-f]{10})-([1-9][0-9]*)$")
 _REQUEST_KEY = re.compile(r"^request-([0-9a-f]{10})$")
+_KEYS_NAME = re.compile(r"^mem-[0-9a-f]{12}-keys$")
+_CNPG_KEY = re.compile(r"^(cnpg-.*|login-[0-9a-f]{6})$")
 _JOB_KEY = re.compile(r"^(provision|probe)-([0-9a-f]{10})(?:-[1-9][0-9]*)?$")
 _OUR_KEY = re.compile(
-    r"^(binding|binding-reader|request-[0-9a-f]{10}|provision-[0-9a-f]{10}-[1-9][0-9]*|probe-[0-9a-f]{6}([0-9a-f]{4})?"
-    r"|(report|report-role|report-binding|service-account|reaper|reaper-binding|reaper-cluster-binding|maintenance)-[0-9a-f]{6}"
+    r"^(binding|binding-reader|(request|login)-[0-9a-f]{10}|provision-[0-9a-f]{10}-[1-9][0-9]*|probe-[0-9a-f]{6}([0-9a-f]{4})?"
+    r"|(report|report-role|report-binding|keys|keys-role|keys-binding|service-account|reaper|reaper-binding|reaper-cluster-binding|maintenance)-[0-9a-f]{6}"
     r"|(cnpg-database|login|cnpg-(role|secret)-(owner|writer|reader|job|(rw|ro)-[ab]))-[0-9a-f]{6})$"
 )
 _LABEL_MAX = 63
@@ -65,9 +67,18 @@ class Identity:
         """12 hex for the names of Kubernetes objects."""
         return digest(self.text)
 
+    def inside(self, database: str) -> str:
+        """12 hex for names inside a backend: they are server-wide, so the database is part of it."""
+        return digest(self.text, database)
+
     def roles(self, database: str) -> str:
-        """Prefix of the roles inside a backend: they are server-wide, so the database is part of it."""
-        return f"mem_{digest(self.text, database)}"
+        """Prefix of the roles inside a backend."""
+        return f"mem_{self.inside(database)}"
+
+    @property
+    def keys(self) -> str:
+        """Name of the Secret that a Job writes an admin's keys to, where all Memories have these."""
+        return f"mem-{self.id12}-keys"
 
 
 def login(prefix: str, role: str, slot: str) -> str:
@@ -88,6 +99,16 @@ def job_role(prefix: str) -> str:
 def request_key(content_hash: str) -> str:
     """Key of the Secret that holds one request document."""
     return f"request-{content_hash}"
+
+
+def is_keys(name: str) -> bool:
+    """Whether a Secret's name is that of one which a Job writes to (`Identity.keys`)."""
+    return _KEYS_NAME.match(name) is not None
+
+
+def login_key(content_hash: str) -> str:
+    """Key of the Secret that holds the passwords which the Job of a request is to set."""
+    return f"login-{content_hash}"
 
 
 def provision_key(content_hash: str, attempt: int) -> str:
@@ -122,7 +143,7 @@ def is_ours(key: str) -> bool:
 
 def is_cnpg(key: str) -> bool:
     """Whether a resource key is that of an object, or a Secret, for roles that CloudNativePG makes."""
-    return is_ours(key) and key.startswith(("cnpg-", "login-"))
+    return is_ours(key) and _CNPG_KEY.match(key) is not None
 
 
 def probe_key(content_hash: str) -> str:
@@ -149,6 +170,11 @@ def job(id12: str, content_hash: str, attempt: int) -> str:
 def request(id12: str, content_hash: str) -> str:
     """Name of the Secret with a Memory's request document."""
     return f"mem-{id12}-{content_hash}"
+
+
+def passwords(id12: str, content_hash: str) -> str:
+    """Name of the Secret with the passwords that go with a request document."""
+    return f"mem-{id12}-{content_hash}-login"
 
 
 def report(id12: str) -> str:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from function import names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from function.credentials import Login, RootKey
     from function.model import ClaimedProviders, Memory
     from function.names import Identity
+
+# Version of what apps find behind a binding (modules.md): tables, keys and signatures are frozen within one.
+CONTRACT = "1"
 
 Slot = Literal["a", "b"]
 State = Literal["active", "draining", "closed"]
@@ -17,15 +24,23 @@ State = Literal["active", "draining", "closed"]
 
 @dataclass(frozen=True)
 class Place:
-    """Where a backend is: what a Memory is pinned to."""
+    """Where a backend is: what a Memory is pinned to.
+
+    Attributes:
+        database: What its Memories share there: a database, a bucket, or the prefix of their buckets.
+        url: What a client is told instead of host and port, "" for these.
+    """
 
     host: str
     port: int
     database: str
+    url: str = ""
 
     @property
     def endpoint(self) -> str:
-        """`host:port`, an IPv6 address in brackets."""
+        """The URL, or `host:port`, an IPv6 address in brackets."""
+        if self.url:
+            return self.url
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
@@ -75,8 +90,28 @@ class Backend(Protocol):
         ...
 
     @property
-    def manages_by(self) -> Literal["SQL", "CNPG"]:
-        """Who makes roles and databases: our Jobs, or an operator, whose objects go with the Memory that has them."""
+    def manages_by(self) -> str:
+        """Who makes logins, and how; what a Memory has stays made that way."""
+        ...
+
+    @property
+    def image(self) -> str | None:
+        """The image that Jobs run, None for ours."""
+        ...
+
+    @property
+    def config_secret(self) -> str | None:
+        """Name of a Secret in `namespace` that Jobs find whole in `/config`; None where there is none."""
+        ...
+
+    @property
+    def takes_passwords(self) -> bool:
+        """Whether the backend must be told passwords, for it takes nothing in their place."""
+        ...
+
+    @property
+    def shares_login(self) -> bool:
+        """Whether every Memory has the admin's own login, which a Job hands on."""
         ...
 
     @property
@@ -135,21 +170,52 @@ class Backend(Protocol):
         """Say what a Memory wants and its provider's owner has not granted, None when there is no such thing."""
         ...
 
+    def caveat(self, memory: Memory) -> str:
+        """Say what a Memory does not get here although others would, "" when there is no such thing."""
+        ...
+
     def database_of(self, identity: Identity) -> str:
-        """Name the database that a Memory's home is in."""
+        """Name the database, or bucket, that a Memory's home is in."""
+        ...
+
+    def home_of(self, identity: Identity, memory: Memory) -> str:
+        """Name the home inside it: a schema, or the prefix of keys."""
+        ...
+
+    def verifier(self, login: Login, key: RootKey) -> str | None:
+        """Give what the backend gets in place of a password, None where it takes nothing in its place."""
         ...
 
     def request(self) -> dict[str, Any]:
         """Give the `provider` block of the request document."""
         ...
 
-    def logins(self, prefix: str, memory: Memory, state: Callable[[str, Slot], State]) -> tuple[LoginSlot, ...]:
-        """Give every login that a Memory may have, with the state that each should be in.
-
-        `state` says it of a login, by name and slot, whose role the Memory wants.
-        """
+    def request_of(self, identity: Identity, memory: Memory) -> dict[str, Any]:
+        """Give what else the request document of a Memory says here."""
         ...
 
-    def binding(self, memory: Memory, database: str, username: str, password: str) -> Mapping[str, str]:
-        """Give the entries of a connection Secret; `database` is `database_of` the Memory."""
+    def binding(self, identity: Identity, memory: Memory, username: str, password: str) -> Mapping[str, str]:
+        """Give the entries of a connection Secret."""
         ...
+
+
+def logins(prefix: str, memory: Memory, state: Callable[[str, Slot], State]) -> tuple[LoginSlot, ...]:
+    """Give every login that a Memory may have: two slots for the writer and two for the reader.
+
+    `state` says what becomes of a login, by name and slot, whose role the Memory wants; one that should not be is
+    closed, not forgotten.
+    """
+    wanted: dict[Literal["writer", "reader"], bool] = {"writer": True, "reader": memory.access.read_only_secret}
+    slots: tuple[Slot, ...] = ("a", "b")
+    made = []
+    for role, slot in product(wanted, slots):
+        name = names.login(prefix, "rw" if role == "writer" else "ro", slot)
+        made.append(LoginSlot(name, role, slot, state(name, slot) if wanted[role] else "closed"))
+    return tuple(made)
+
+
+def vectors(memory: Memory) -> dict[str, str]:
+    """Give the entries of a connection Secret that say what the embeddings are like; none without embeddings."""
+    if not memory.embeddings.enabled:
+        return {}
+    return {"dimension": str(memory.embeddings.dimension), "metric": memory.embeddings.metric}

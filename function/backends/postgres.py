@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
-from function import names
-from function.backends.base import Cluster, LoginSlot, Place
+from function.backends import checks
+from function.backends.base import CONTRACT, Cluster, Place, vectors
 from function.errors import InvalidSpec
 from function.lazy import cached_property
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from function.backends.base import Slot, State
+    from function.credentials import Login, RootKey
     from function.model import ClaimedProviders, Memory, NamespacedRef, Postgres
+    from function.names import Identity
     from function.state import Provider
 
-# Version of the data model's functions (modules.md): their signatures are frozen within one.
-CONTRACT = "1"
 _PATH = "spec.postgres"
 
 
@@ -40,10 +38,10 @@ class PostgresBackend:
     def check(self, allowed: ClaimedProviders) -> None:
         """Refuse what cannot work (see `Backend.check`); one rule a line."""
         self._check_server()
-        self._check_adoptions()
-        self._check_jobs(allowed)
-        for path, ref in self._refs():
-            self._check_namespace(path, ref, allowed)
+        if self.isolation == "Database":
+            checks.no_adoptions(self.provider, "with isolation Database")
+        checks.service_account(self.provider, allowed)
+        checks.references(self.provider, self._refs(), allowed)
         if self.spec.cluster_ref and self._namespace_of(self.spec.cluster_ref) != self.namespace:
             problem = (
                 f'namespace "{self.namespace}" differs from that of {_PATH}.clusterRef, '
@@ -76,35 +74,6 @@ class PostgresBackend:
             problem = "CNPG goes with a clusterRef and without a connectionSecret: change these, or write SQL"
             raise InvalidSpec(field, problem)
 
-    def _check_adoptions(self) -> None:
-        if self.provider.spec.adoptions and self.isolation == "Database":
-            field = "spec.adoptions"
-            problem = (
-                "a home cannot be handed over with isolation Database, for each database is named after its Memory: "
-                "leave it out, and let the new Memory copy what it needs"
-            )
-            raise InvalidSpec(field, problem)
-
-    def _check_jobs(self, allowed: ClaimedProviders) -> None:
-        account = self.provider.spec.jobs.service_account_name
-        if account and self.provider.claim and not allowed.allow_service_accounts:
-            problem = f'"{account}" is refused: only a platform team\'s XMemoryProvider may name one; leave it out'
-            field = "spec.jobs.serviceAccountName"
-            raise InvalidSpec(field, problem)
-
-    def _check_namespace(self, path: str, ref: NamespacedRef, allowed: ClaimedProviders) -> None:
-        claim = self.provider.claim
-        if claim is None and ref.namespace is None:
-            field = f"{path}.namespace"
-            raise InvalidSpec(field, "a provider without a claim has no namespace of its own: set it")
-        if claim and ref.namespace not in {None, claim[0]} and not allowed.allow_other_namespaces:
-            problem = (
-                f'"{ref.namespace}" is refused: a claimed provider reaches its own namespace only; '
-                f'write "{claim[0]}" or leave it out'
-            )
-            field = f"{path}.namespace"
-            raise InvalidSpec(field, problem)
-
     def _refs(self) -> list[tuple[str, NamespacedRef]]:
         refs = [
             (f"{_PATH}.clusterRef", self.spec.cluster_ref),
@@ -113,7 +82,7 @@ class PostgresBackend:
         return [(path, ref) for path, ref in refs if ref]
 
     def _namespace_of(self, ref: NamespacedRef) -> str:
-        return ref.namespace or (self.provider.claim[0] if self.provider.claim else "")
+        return checks.namespace_of(self.provider, ref)
 
     @cached_property
     def _admin(self) -> NamespacedRef:
@@ -161,7 +130,28 @@ class PostgresBackend:
             return "Database"
         return self.spec.isolation or ("Dataset" if self.spec.schema_ else "Schema")
 
-    def database_of(self, identity: names.Identity) -> str:
+    image = None
+    config_secret = None
+    takes_passwords = False
+    shares_login = False
+
+    def caveat(self, _memory: Memory) -> str:
+        """Whatever a Memory may ask for, PostgreSQL does."""
+        return ""
+
+    def verifier(self, login: Login, key: RootKey) -> str:
+        """Give a SCRAM-SHA-256 verifier."""
+        return login.verifier(key)
+
+    def home_of(self, _identity: Identity, memory: Memory) -> str:
+        """Name the schema."""
+        return memory.dataset.schema_
+
+    def request_of(self, _identity: Identity, _memory: Memory) -> dict[str, Any]:
+        """Nothing: schema and dataset are what every request says."""
+        return {}
+
+    def database_of(self, identity: Identity) -> str:
         """Name the database that a Memory's home is in: the provider's, or with isolation Database its own."""
         return identity.roles(self.spec.database) if self.isolation == "Database" else self.spec.database
 
@@ -247,19 +237,9 @@ class PostgresBackend:
             "roleManagement": self.manages_by,
         }
 
-    def logins(self, prefix: str, memory: Memory, state: Callable[[str, Slot], State]) -> tuple[LoginSlot, ...]:
-        """Two slots for the writer and two for the reader; a login that should not be is closed, not forgotten."""
-        wanted: dict[Literal["writer", "reader"], bool] = {"writer": True, "reader": memory.access.read_only_secret}
-        slots: tuple[Slot, ...] = ("a", "b")
-        made = []
-        for role, slot in product(wanted, slots):
-            name = names.login(prefix, "rw" if role == "writer" else "ro", slot)
-            made.append(LoginSlot(name, role, slot, state(name, slot) if wanted[role] else "closed"))
-        return tuple(made)
-
-    def binding(self, memory: Memory, database: str, username: str, password: str) -> Mapping[str, str]:
+    def binding(self, identity: Identity, memory: Memory, username: str, password: str) -> Mapping[str, str]:
         """Give the connection Secret's entries; `endpoint, database, schema, username, password` are the promise."""
-        place, ca = self.entrance, self.ca
+        place, ca, database = self.entrance, self.ca, self.database_of(identity)
         entries = {
             "type": "postgresql",
             "provider": self.provider.title,
@@ -273,9 +253,8 @@ class PostgresBackend:
             "uri": self._uri(database, username, password, has_ca=ca is not None),
             "dataset": memory.dataset.name,
             "contract": CONTRACT,
+            **vectors(memory),
         }
-        if memory.embeddings.enabled:
-            entries |= {"dimension": str(memory.embeddings.dimension), "metric": memory.embeddings.metric}
         if ca:
             entries |= {"sslmode": self.spec.ssl_mode, "ca.crt": ca, "certificates": ca}
         return entries

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from function import conditions, names
+from function.backends.base import logins
 from function.credentials import Login
 from function.lazy import cached_property
 from function.plan import attempts, cnpg, document, jobs
@@ -71,6 +72,7 @@ class Home:
             "provider": self.backend.request(),
             "database": self.database,
             "logins": [self._login(each) for each in self.logins],
+            **self.backend.request_of(subject.identity, subject.spec),
             "adoption": self._adoption(),
             "report": {"namespace": self.backend.namespace, "name": names.report(subject.identity.id12)},
         }
@@ -80,7 +82,7 @@ class Home:
     @cached_property
     def logins(self) -> tuple[LoginSlot, ...]:
         """Every login that the Memory may have, and what becomes of it."""
-        return self.backend.logins(self.prefix, self.subject.spec, self.rotation.state)
+        return logins(self.prefix, self.subject.spec, self.rotation.state)
 
     @property
     def is_rotated(self) -> bool:
@@ -96,9 +98,11 @@ class Home:
 
     def _login(self, login: LoginSlot) -> dict[str, str]:
         shown = {"name": login.name, "role": login.role, "slot": login.slot, "state": login.state}
-        if login.state == "active":
-            shown["verifier"] = self.credential(login.name).verifier(self.rotation.key)
-        return shown
+        verifier = self._verifier(login) if login.state == "active" else None
+        return {**shown, "verifier": verifier} if verifier else shown
+
+    def _verifier(self, login: LoginSlot) -> str | None:
+        return self.backend.verifier(self.credential(login.name), self.rotation.key)
 
     def credential(self, login: str) -> Login:
         """What the password of an active login is derived from."""
@@ -120,7 +124,8 @@ class Home:
     @cached_property
     def _placed(self) -> dict[str, str]:
         """Keys of objects that would move with the provider."""
-        return {key: names.placed(key, self.backend.namespace) for key in report.PARTS}
+        parts = (*report.PARTS, *(report.KEYS_PARTS if self.backend.shares_login else ()))
+        return {key: names.placed(key, self.backend.namespace) for key in parts}
 
     @property
     def is_handed_out(self) -> bool:
@@ -232,6 +237,8 @@ class Home:
         name, observed = names.report(self.subject.identity.id12), self.subject.inputs.observed
         account = jobs.service_account(self.settings, self.found.provider)
         made = report.objects(self.owner, name, account, self._placed, observed)
+        if self.backend.shares_login:
+            made |= report.keys(self.owner, self.subject.identity.keys, account, self._placed, observed)
         binding = self._placed["report-binding"]
         if roles and not roles.has_groups and binding not in observed:
             # It is time enough with the next objects: each change of what is composed is another round for Crossplane.
@@ -245,23 +252,44 @@ class Home:
         for each in decision.kept:
             if each.hash != wanted:
                 made |= kept(observed, names.request_key(each.hash))
+                if each.state.phase == "Running":
+                    made |= kept(observed, names.login_key(each.hash))
             made |= kept(observed, each.key, ready=each.state.phase == "Complete")
         start = decision.start
         if decision.phase != "Complete":
             # A Job that is not observed at this moment may run, and mount its document.
             for content in names.parse_request_keys(observed):
-                made |= kept(observed, names.request_key(content))
+                made |= kept(observed, names.request_key(content)) | kept(observed, names.login_key(content))
         if start:
             made[names.provision_key(start.hash, start.number)] = Resource(self._job(start, login), ready=False)
         if (start and start.hash == wanted) or any(each.hash == wanted for each in decision.kept):
             # Written anew, not projected: a rotated CA reaches the next Job this way.
             key = names.request_key(wanted)
             made[key] = Resource(self._request(), ready=key in observed)
+            if self.backend.takes_passwords and decision.phase == "Running":
+                key = names.login_key(wanted)
+                made[key] = Resource(self._passwords(), ready=key in observed)
         return made
 
     def _request(self) -> Manifest:
         name = names.request(self.subject.identity.id12, self.document.hash)
         return secret.request(self.owner, name, self.document.text, self.backend.ca)
+
+    def _entries_of(self, content: str) -> dict[str, str]:
+        """The entries of the Secret with the passwords of a request, and whose each is."""
+        if content != self.document.hash:
+            # Of an earlier spec, which had other logins.
+            there = self.subject.inputs.observed.get(names.login_key(content), {}).get("data") or {}
+            return {entry: f"{self.prefix}_{entry.replace('-', '_')}" for entry in sorted(there)}
+        active = [each.name for each in self.logins if each.state == "active"]
+        return {each.removeprefix(f"{self.prefix}_").replace("_", "-"): each for each in active}
+
+    def _passwords(self) -> Manifest:
+        """What the backend must be told. It is there as long as the Job that tells it is at work."""
+        key, name = self.rotation.key, names.passwords(self.subject.identity.id12, self.document.hash)
+        logins = self._entries_of(self.document.hash)
+        entries = {entry: self.credential(login).password(key) for entry, login in logins.items()}
+        return secret.passwords(self.owner, name, entries)
 
     def _job(self, start: Start, login: str | None) -> Manifest:
         id12, content = self.subject.identity.id12, start.hash
@@ -269,9 +297,13 @@ class Home:
             "provision",
             self.settings,
             self.found.provider,
+            self.backend,
             request=names.request(id12, content),
             admin=login,
             ca=names.request(id12, content) if self.backend.ca else None,
+            logins=(names.passwords(id12, content), self._entries_of(content))
+            if self.backend.takes_passwords
+            else None,
         )
         return job.job(self.owner, names.job(id12, content, start.number), task)
 
@@ -282,18 +314,34 @@ class Home:
             keys = (names.BINDING, names.BINDING_READER)
             return {key: each.body for name in keys for key, each in kept(observed, name).items()}
         namespace, name = self.subject.binding_ref(self.backend.namespace)
-        made = {}
+        wanted: dict[str, tuple[str, Literal["rw", "ro"]]] = {}
         if not self.subject.own_ref:
-            made[names.BINDING] = secret.binding(self.owner, name, namespace, self._entries("rw"))
+            wanted[names.BINDING] = (name, "rw")
         if self.subject.spec.access.read_only_secret:
-            reader = names.binding_reader(name)
-            made[names.BINDING_READER] = secret.binding(self.owner, reader, namespace, self._entries("ro"))
+            wanted[names.BINDING_READER] = (names.binding_reader(name), "ro")
+        made: dict[str, Manifest] = {}
+        for key, (title, role) in wanted.items():
+            entries = self._entries(role)
+            if entries:
+                made[key] = secret.binding(self.owner, title, namespace, entries)
+            elif key in observed:
+                # What a login is made of may not be seen at this moment.
+                made[key] = kept(observed, key)[key].body
         return made
 
-    def _entries(self, role: Literal["rw", "ro"]) -> Mapping[str, str]:
+    def _entries(self, role: Literal["rw", "ro"]) -> Mapping[str, str] | None:
+        """The entries of a connection Secret, None while nobody has said its login."""
+        given = self._given(role)
+        return self.backend.binding(self.subject.identity, self.subject.spec, *given) if given else None
+
+    def _given(self, role: Literal["rw", "ro"]) -> tuple[str, str] | None:
+        """User name and password of a login: derived, or what a Job was given by the admin."""
+        if self.backend.shares_login:
+            handed = self.subject.inputs.observed.get(self._placed["keys"])
+            username, password = (secret.entry(handed, key) for key in ("username", "password"))
+            return (username, password) if username and password else None
         login = names.login(self.prefix, role, self.rotation.slot)
-        password = self.credential(login).password(self.rotation.key)
-        return self.backend.binding(self.subject.spec, self.database, login, password)
+        return login, self.credential(login).password(self.rotation.key)
 
     def connection_details(self, decision: Decision) -> Mapping[str, bytes]:
         """What Crossplane is to write, for a composite without a claim that names a Secret.
@@ -304,7 +352,10 @@ class Home:
             return {}
         if decision.phase != "Complete":
             return self.subject.inputs.connection_details
-        return {key: value.encode() for key, value in self._entries("rw").items()}
+        entries = self._entries("rw")
+        if entries is None:
+            return self.subject.inputs.connection_details
+        return {key: value.encode() for key, value in entries.items()}
 
     def conditions(self, decision: Decision) -> tuple[Condition, ...]:
         """Credentials and provisioning, as they stand."""
@@ -329,7 +380,10 @@ class Home:
     def _credentials(self, decision: Decision) -> Condition:
         namespace, name = self.subject.binding_ref(self.backend.namespace)
         if self.subject.has_binding:
-            return conditions.credentials_ready(name, namespace, is_copied=self.subject.is_copied)
+            caveat = self.backend.caveat(self.subject.spec)
+            return conditions.credentials_ready(name, namespace, is_copied=self.subject.is_copied, caveat=caveat)
+        if decision.phase == "Complete" and self._given("rw") is None:
+            return conditions.waiting_for_keys(self.subject.identity.keys, self.backend.namespace)
         if decision.phase == "Complete":
             return conditions.waiting_for_secret(name, namespace)
         return conditions.waiting_for_backend()
@@ -365,7 +419,7 @@ class Home:
             "providerType": self.found.provider.spec.type,
             "endpoint": self.backend.entrance.endpoint,
             "database": self.database,
-            "schema": self.subject.spec.dataset.schema_,
+            "schema": self.backend.home_of(self.subject.identity, self.subject.spec),
             "credentials": self.rotation.done.shown,
         }
         if self._answer.modules:

@@ -8,6 +8,9 @@ from function import names
 from function.resources.job import Task
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from function.backends.base import Backend
     from function.model import Jobs, MemoryInput
     from function.state import Provider
 
@@ -28,18 +31,23 @@ def task(  # noqa: PLR0913 - each is another Secret, and all are names
     command: Literal["provision", "probe", "reap", "maintain"],
     settings: MemoryInput,
     provider: Provider,
+    backend: Backend,
     *,
     request: str,
     admin: str | None,
     ca: str | None,
+    logins: tuple[str, Mapping[str, str]] | None = None,
 ) -> Task:
-    """Give one run of the migrations image."""
+    """Give one run of the migrations image, or of the backend's own."""
     return Task(
         command=command,
-        image=settings.migrations.image,
+        image=backend.image or settings.migrations.image,
         jobs=settings_of(settings, provider),
         service_account=service_account(settings, provider),
         request=request,
         admin=admin,
         ca=ca,
+        config=backend.config_secret,
+        logins=logins,
+        is_ours=backend.image is None,
     )

@@ -106,6 +106,7 @@ class OwnMaintenance:
             "maintain",
             self.settings,
             self.provider,
+            self.backend,
             request=request,
             admin=login,
             ca=request if self.backend.ca else None,

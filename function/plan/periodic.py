@@ -53,7 +53,7 @@ class Periodic(ABC):
     @property
     def exists(self) -> bool:
         """Whether there is a login for it; where an operator makes roles, none may work on all homes."""
-        return self.backend.manages_by == "SQL"
+        return self.backend.cluster is None
 
     @cached_property
     def document(self) -> Document:
@@ -76,6 +76,7 @@ class Periodic(ABC):
             self.command,
             self.settings,
             self.provider,
+            self.backend,
             request=request,
             admin=self.backend.admin_secret,
             ca=self.backend.ca_secret or (request if own_ca else None),

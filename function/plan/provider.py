@@ -131,6 +131,7 @@ class Probe:
             "probe",
             self.settings,
             self.provider,
+            self.backend,
             request=request,
             admin=self.backend.admin_secret,
             ca=self.backend.ca_secret or own_ca,

@@ -9,11 +9,15 @@ from function.conditions import PERMANENT_EXIT_CODES, TRANSIENT_EXIT_CODES
 from function.resources.secret import CA_FILE, REQUEST_FILE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from function.model import Jobs
     from function.resources.metadata import Owner
 
 CONTAINER = "migrations"
 MOUNT = "/memory"
+# Not below the other: what is mounted there is read-only, so nothing else can be mounted into it.
+CONFIG_MOUNT = "/config"
 EVERY_FIVE_MINUTES = "*/5 * * * *"
 # What comes again has one attempt each time, and ends before the next one is due.
 _PERIODIC_DEADLINES = {"probe": 120, "reap": 240, "maintain": 3300}
@@ -40,6 +44,9 @@ class Task:
         service_account: Whose token writes the report.
         request: Name of the Secret with the request document.
         admin: Name of the Secret that the task logs in with; None when it does not.
+        config: Name of a Secret that is mounted whole at CONFIG_MOUNT; None when there is none.
+        logins: Name of the Secret with the passwords that the task sets, and which of its entries is whose.
+        is_ours: Whether the image is ours; another one's entrypoint says what to run.
         ca: Secret with the backend's CA when it is not the request's own; None otherwise.
     """
 
@@ -50,6 +57,9 @@ class Task:
     request: str
     admin: str | None
     ca: str | None = None
+    config: str | None = None
+    logins: tuple[str, Mapping[str, str]] | None = None
+    is_ours: bool = True
 
     @property
     def deadline(self) -> int:
@@ -115,7 +125,7 @@ def _pod_spec(task: Task) -> dict[str, Any]:
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [_container(task)],
-        "volumes": [{"name": "memory", "projected": {"defaultMode": 0o440, "sources": _sources(task)}}],
+        "volumes": _volumes(task),
     }
     jobs = task.jobs
     if jobs.node_selector:
@@ -127,20 +137,32 @@ def _pod_spec(task: Task) -> dict[str, Any]:
     return spec
 
 
+def _volumes(task: Task) -> list[dict[str, Any]]:
+    volumes: list[dict[str, Any]] = [{"name": "memory", "projected": {"defaultMode": 0o440, "sources": _sources(task)}}]
+    if task.config:
+        volumes.append({"name": "config", "secret": {"secretName": task.config, "defaultMode": 0o440}})
+    return volumes
+
+
 def _container(task: Task) -> dict[str, Any]:
+    mounts = [{"name": "memory", "mountPath": MOUNT, "readOnly": True}]
+    env = [{"name": "MEMORY_DEADLINE_SECONDS", "value": str(task.deadline)}]
+    if task.config:
+        mounts.append({"name": "config", "mountPath": CONFIG_MOUNT, "readOnly": True})
+        env.append({"name": "MEMORY_CONFIG_DIR", "value": CONFIG_MOUNT})
     return {
         "name": CONTAINER,
         "image": task.image,
-        "command": ["python", "-m", "migrations"],
+        **({"command": ["python", "-m", "migrations"]} if task.is_ours else {}),
         "args": [task.command],
-        "env": [{"name": "MEMORY_DEADLINE_SECONDS", "value": str(task.deadline)}],
+        "env": env,
         "resources": task.jobs.resources or _DEFAULT_RESOURCES,
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": [{"name": "memory", "mountPath": MOUNT, "readOnly": True}],
+        "volumeMounts": mounts,
     }
 
 
@@ -151,6 +173,10 @@ def _sources(task: Task) -> list[dict[str, Any]]:
     if task.admin:
         admin = [{"key": key, "path": f"admin/{key}"} for key in ("username", "password")]
         sources.append(_source(task.admin, admin))
+    if task.logins:
+        name, entries = task.logins
+        logins = [{"key": key, "path": f"login/{login}"} for key, login in entries.items()]
+        sources.append(_source(name, logins))
     if task.ca:
         sources.append(_source(task.ca, [{"key": CA_FILE, "path": f"tls/{CA_FILE}"}]))
     return sources

@@ -41,7 +41,13 @@ _POD: Mask = {
             "volumeMounts": [{"name": WHOLE, "mountPath": WHOLE, "readOnly": WHOLE}],
         }
     ],
-    "volumes": [{"name": WHOLE, "projected": {"defaultMode": WHOLE, "sources": [_FILES]}}],
+    "volumes": [
+        {
+            "name": WHOLE,
+            "projected": {"defaultMode": WHOLE, "sources": [_FILES]},
+            "secret": {"secretName": WHOLE, "defaultMode": WHOLE},
+        }
+    ],
     "nodeSelector": WHOLE,
     "tolerations": WHOLE,
     "imagePullSecrets": [{"name": WHOLE}],
@@ -91,6 +97,8 @@ _DATABASE: Mask = {
     "extensions": [{"name": WHOLE, "schema": WHOLE}],
     "schemas": [{"name": WHOLE, "owner": WHOLE}],
 }
+# Its entries are a Job's: emitted again they would be ours, and go with the next answer.
+_WRITTEN_BY_JOBS: Mask = {"type": WHOLE}
 _MASKS: Mapping[str, Mask] = {
     "Job": {"spec": _JOB},
     "CronJob": {"spec": _CRONJOB},
@@ -113,7 +121,9 @@ def project(observed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _project(observed: Mapping[str, Any]) -> dict[str, Any]:
-    mask = {"apiVersion": WHOLE, "kind": WHOLE, "metadata": _METADATA, **_MASKS[observed["kind"]]}
+    kind, name = observed["kind"], observed["metadata"].get("name", "")
+    fields = _WRITTEN_BY_JOBS if kind == "Secret" and names.is_keys(name) else _MASKS[kind]
+    mask = {"apiVersion": WHOLE, "kind": WHOLE, "metadata": _METADATA, **fields}
     kept: dict[str, Any] = _masked(observed, mask)
     return kept
 

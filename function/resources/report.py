@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from function.resources import secret
+
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
 
     from function.resources.metadata import Owner
 
-# Parts of a report, by the stem of their resource key.
+# Parts of a report, by the stem of their resource key; and of a Secret that Jobs write to.
 PARTS = ("report", "report-role", "report-binding")
+KEYS_PARTS = ("keys", "keys-role", "keys-binding")
 
 _RBAC = "rbac.authorization.k8s.io"
 
@@ -29,14 +32,24 @@ def objects(
     return made
 
 
+def keys(
+    owner: Owner, name: str, service_account: str, placed: Mapping[str, str], observed: Container[str]
+) -> dict[str, dict[str, Any]]:
+    """Give a Secret that Jobs write to, and their right to, as `objects`; `placed` are the keys of `KEYS_PARTS`."""
+    made = {placed["keys"]: secret.keys(owner, name), placed["keys-role"]: role(owner, name, "secrets")}
+    if placed["keys-role"] in observed or placed["keys-binding"] in observed:
+        made[placed["keys-binding"]] = role_binding(owner, name, service_account)
+    return made
+
+
 def configmap(owner: Owner, name: str) -> dict[str, Any]:
     """Give the ConfigMap, always without `data`: with it the function would own, and erase, what Jobs wrote."""
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": owner.metadata(name, "report")}
 
 
-def role(owner: Owner, name: str) -> dict[str, Any]:
-    """Give the right to read and patch one ConfigMap."""
-    rule = {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [name], "verbs": ["get", "patch"]}
+def role(owner: Owner, name: str, kind: str = "configmaps") -> dict[str, Any]:
+    """Give the right to read and patch one ConfigMap, or one Secret."""
+    rule = {"apiGroups": [""], "resources": [kind], "resourceNames": [name], "verbs": ["get", "patch"]}
     metadata = owner.metadata(name, "report")
     return {"apiVersion": f"{_RBAC}/v1", "kind": "Role", "metadata": metadata, "rules": [rule]}
 

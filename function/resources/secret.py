@@ -20,7 +20,8 @@ CA_FILE = "ca.crt"
 SECRET_KEYS = (
     *(REQUEST_FILE, CA_FILE),
     *("type", "provider", "endpoint", "host", "port", "database", "schema", "username", "password", "uri", "sslmode"),
-    *("certificates", "dataset", "dimension", "metric", "contract"),
+    *("certificates", "dataset", "dimension", "metric", "contract", "region"),
+    *("rw-a", "rw-b", "ro-a", "ro-b"),
 )
 
 
@@ -48,6 +49,16 @@ def entry(observed: Mapping[str, Any] | None, key: str) -> str:
 def login(owner: Owner, name: str, username: str, password: str) -> dict[str, Any]:
     """Give a Secret that a Job logs in with: the one place of a plaintext password beside the binding."""
     return _secret(owner.metadata(name, "login"), "Opaque", {"username": username, "password": password})
+
+
+def passwords(owner: Owner, name: str, entries: Mapping[str, str]) -> dict[str, Any]:
+    """Give the Secret with the passwords that a Job is to set, by login without its prefix (`rw-a`)."""
+    return _secret(owner.metadata(name, "login"), "Opaque", entries)
+
+
+def keys(owner: Owner, name: str) -> dict[str, Any]:
+    """Give a Secret that a Job writes to, always without `data`: with it the function would own, and erase, that."""
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": owner.metadata(name, "keys"), "type": "Opaque"}
 
 
 def role_password(owner: Owner, name: str, username: str, verifier: str) -> dict[str, Any]:

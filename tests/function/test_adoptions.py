@@ -63,7 +63,7 @@ def test_a_database_of_its_own_cannot_be_handed_over() -> None:
     answer = run(provider_world(broken))
     assert answer.conditions["BackendReady"] == (False, "InvalidSpec")
     assert answer.message("BackendReady") == (
-        "spec.adoptions: a home cannot be handed over with isolation Database, for each database is named after its "
+        "spec.adoptions: a home cannot be handed over with isolation Database, for each is named after its "
         "Memory: leave it out, and let the new Memory copy what it needs"
     )
 
