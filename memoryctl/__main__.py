@@ -41,7 +41,10 @@ state_option = click.option(
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
-    """Memory on a laptop: the function and the migrations that a cluster runs, against an embedded PostgreSQL."""
+    """Memory on a laptop: the function and the migrations that a cluster runs.
+
+    PostgreSQL is embedded where nobody answers; Redis, S3 and other backends are the servers that manifests name.
+    """
 
 
 files_option = click.option(
@@ -50,17 +53,27 @@ files_option = click.option(
 timeout_option = click.option("--timeout", default=SECONDS, show_default=True, help="Seconds to wait for Jobs.")
 
 
+image_option = click.option(
+    "--image",
+    "images",
+    multiple=True,
+    metavar="IMAGE=COMMAND",
+    help="The command that stands for a provider's own image (spec.custom.image); it is remembered.",
+)
+
+
 @cli.command()
 @files_option
+@image_option
 @timeout_option
 @state_option
-def up(files: tuple[str, ...], timeout: float, state: Path) -> None:
+def up(files: tuple[str, ...], images: tuple[str, ...], timeout: float, state: Path) -> None:
     """Apply manifests, and reconcile until every Memory is Ready or a condition says why not.
 
     Manifests are checked against the schema of the XRDs. The XRDs' rules in CEL are the API server's: here they are not
     evaluated, and the function says what it says on a cluster. Without -f, goes on with what is there.
     """
-    _run(lambda: laptop.up(files, state.resolve(), timeout).problems)
+    _run(lambda: laptop.up(files, state.resolve(), timeout, images).problems)
 
 
 @cli.command()
@@ -96,7 +109,10 @@ def maintain(timeout: float, state: Path) -> None:
 @click.option("--purge", is_flag=True, help="Remove the data, the passwords and the bindings too.")
 @state_option
 def down(purge: bool, state: Path) -> None:
-    """Stop the embedded PostgreSQL; the data stays unless --purge is given."""
+    """Stop the embedded PostgreSQL; the data stays unless --purge is given.
+
+    A server that a manifest names is left as it is.
+    """
 
     def stop() -> list[str]:
         click.echo(laptop.down(state.resolve(), purge=purge))

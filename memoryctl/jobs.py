@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent import futures
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,9 @@ from memoryctl.function import stop
 from memoryctl.objects import Key, Object, is_true, key_of, now, secret_data, secret_key
 
 MOUNT = "/memory"
-# Beside the request, where a Job on a laptop answers: for itself, and for Memories as <namespace>/<name>.json.
-REPORT, REPORTS = "report.json", "reports"
+# Beside the request, where a Job on a laptop answers: for itself, and for Memories as <namespace>/<name>.json. Keys for
+# Secrets it puts there the same way, in base64.
+REPORT, REPORTS, SECRETS = "report.json", "reports", "secrets"
 MAX_RUNNING = 4
 # A cluster waits 10 s before the second pod, and twice as long each time; a person at a laptop is not to.
 BACKOFF_SECONDS = 0.25
@@ -56,8 +57,16 @@ class Stopped(Exception):  # noqa: N818  not an error: nobody wants the Job any 
 class Jobs:
     """Starts the Jobs of a cluster and writes down how they end."""
 
-    def __init__(self, cluster: Cluster, state: Path) -> None:
+    def __init__(self, cluster: Cluster, state: Path, images: Mapping[str, Sequence[str]] | None = None) -> None:
+        """Makes ready to run Jobs.
+
+        Args:
+            cluster: Whose.
+            state: Where logs, and files of running Jobs, are kept.
+            images: The command that stands for an image which is not ours.
+        """
         self._cluster = cluster
+        self._images = images or {}
         self._logs = state / "logs"
         self._private = state / "run"
         shutil.rmtree(self._private, ignore_errors=True)  # left by a memoryctl that was killed; it holds passwords
@@ -79,12 +88,14 @@ class Jobs:
         started, waiting = [], []
         for key in unfinished.keys() - {run.key for run in self._running.values()}:
             directory = Path(tempfile.mkdtemp(dir=self._private))
-            problem = self._mount(unfinished[key], directory)
+            command = self._command(unfinished[key])
+            problem = self._mount(unfinished[key], directory) if command else self._no_command(unfinished[key])
             if problem:
                 shutil.rmtree(directory)
                 waiting.append(f"{key} waits: {problem}")
                 continue
-            run = _Run(unfinished[key], directory, self.log(key), self._lend_reports(key.namespace, directory))
+            lent = self._lend_reports(key.namespace, directory)
+            run = _Run(unfinished[key], command, directory, self.log(key), lent)
             self._running[self._pool.submit(run.run)] = run
             self._cluster.replace_status(key, {"active": 1, "startTime": now()})
             started.append(key)
@@ -120,9 +131,9 @@ class Jobs:
             if problem:
                 msg = f"{key} could not start: {problem}"
                 raise UserError(msg)
-            container = {**job["spec"]["template"]["spec"]["containers"][0], "args": [command]}
+            container = {**_container(job), "args": [command]}
             done = subprocess.run(  # noqa: S603  the command that the function rendered, with another argument
-                _command(container),
+                _rendered(container),
                 cwd=ROOT,
                 env=_environment(container, directory),
                 stdin=subprocess.DEVNULL,
@@ -155,17 +166,33 @@ class Jobs:
         for run in self._running.values():
             shutil.rmtree(run.directory, ignore_errors=True)
 
+    def _command(self, job: Object) -> list[str]:
+        """Gives what to run: what the Job says, or what stands for its image; nothing when nobody knows."""
+        container = _container(job)
+        if "command" in container:
+            return _rendered(container)
+        command = self._images.get(container["image"])
+        return [*command, *container.get("args", [])] if command else []
+
+    def _no_command(self, job: Object) -> str:
+        image = _container(job)["image"]
+        return (
+            f'image "{image}" is not ours, and a laptop has no containers: say which command stands for it, '
+            f"with up --image '{image}=COMMAND'"
+        )
+
     def _mount(self, job: Object, directory: Path) -> str:
-        """Writes the files of the volume at /memory; gives what is missing, as the kubelet's event would."""
-        pod = job["spec"]["template"]["spec"]
-        mounts = {one["name"] for one in pod["containers"][0].get("volumeMounts", []) if one["mountPath"] == MOUNT}
-        for volume in pod.get("volumes", []):
-            if volume["name"] not in mounts:
+        """Writes the files of the volumes at and below /memory; gives what is missing, as the kubelet's event would."""
+        namespace, pod = job["metadata"]["namespace"], job["spec"]["template"]["spec"]
+        volumes = {volume["name"]: volume for volume in pod.get("volumes", [])}
+        for mount in _container(job).get("volumeMounts", []):
+            if not Path(mount["mountPath"]).is_relative_to(MOUNT):
                 continue
-            for source in volume["projected"]["sources"]:
-                problem = self._project(job["metadata"]["namespace"], source["secret"], directory)
+            target = directory / Path(mount["mountPath"]).relative_to(MOUNT)
+            for source in _sources(volumes[mount["name"]]):
+                problem = self._project(namespace, source, target)
                 if problem:
-                    return f'volume "{volume["name"]}": {problem}'
+                    return f'volume "{mount["name"]}": {problem}'
         return ""
 
     def _project(self, namespace: str, source: Mapping[str, Any], directory: Path) -> str:
@@ -195,17 +222,20 @@ class Jobs:
         return lent
 
     def _publish(self, run: "_Run") -> None:
-        """Writes a Job's answers into report ConfigMaps, as the Job's own token may on a cluster."""
-        for key, report in run.reports().items():
-            if report and self._cluster.get(key):
-                self._cluster.patch(key, {"data": report})
+        """Writes a Job's answers into ConfigMaps and Secrets, as the Job's own token may on a cluster."""
+        for key, data in {**run.reports(), **run.secrets()}.items():
+            if data and self._cluster.get(key):
+                self._cluster.patch(key, {"data": data})
 
 
 class _Run:
     """One Job at work, in a thread of its own."""
 
-    def __init__(self, job: Object, directory: Path, log: Path, lent: Mapping[Key, Object]) -> None:
+    def __init__(
+        self, job: Object, command: Sequence[str], directory: Path, log: Path, lent: Mapping[Key, Object]
+    ) -> None:
         self.key = key_of(job)
+        self._command = command
         self._lent = lent
         self.directory = directory
         self._spec = job["spec"]
@@ -250,6 +280,11 @@ class _Run:
             found[key] = {**found.get(key, {}), **new}
         return found
 
+    def secrets(self) -> dict[Key, dict[str, str]]:
+        """Gives what the process wrote for Secrets, as their data: in the Job's own namespace, where it may."""
+        folder = self.directory / SECRETS / self.key.namespace
+        return {secret_key(self.key.namespace, path.stem): _read_report(path) for path in sorted(folder.glob("*.json"))}
+
     def _report_key(self) -> Key | None:
         """Gives the ConfigMap that the request document names."""
         try:
@@ -261,12 +296,14 @@ class _Run:
     def _pod(self, deadline: float | None) -> int | None:
         """Runs the container once; gives its exit code, None when the deadline ended it."""
         container = self._spec["template"]["spec"]["containers"][0]
+        # Our own code is found from the repository; what stands for an image, from where the person is.
+        place = ROOT if "command" in container else None
         with self._lock, self._log.open("ab") as log:
             if self._cancelled.is_set():
                 raise Stopped
             self._child = child = subprocess.Popen(  # noqa: S603  the command that the function rendered
-                _command(container),
-                cwd=ROOT,
+                self._command,
+                cwd=place,
                 env=_environment(container, self.directory),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -309,7 +346,20 @@ def _matching_rule(spec: Mapping[str, Any], code: int) -> int | None:
     return None
 
 
-def _command(container: Mapping[str, Any]) -> list[str]:
+def _container(job: Object) -> Object:
+    found: Object = job["spec"]["template"]["spec"]["containers"][0]
+    return found
+
+
+def _sources(volume: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Gives the Secrets of a volume, whichever way it names them."""
+    if "secret" in volume:
+        return [{**volume["secret"], "name": volume["secret"]["secretName"]}]
+    return [source["secret"] for source in volume["projected"]["sources"]]
+
+
+def _rendered(container: Mapping[str, Any]) -> list[str]:
+    """Gives the command that the function rendered; our images' Python is the one that runs."""
     command: list[str] = [*container["command"], *container.get("args", [])]
     return [sys.executable if command[0] == "python" else command[0], *command[1:]]
 
@@ -323,8 +373,9 @@ def _environment(container: Mapping[str, Any], directory: Path) -> dict[str, str
             msg = f"a Job's variable {one['name']} comes from {one.get('valueFrom')}: memoryctl gives plain values only"
             raise UserError(msg)
         given[one["name"]] = one["value"]
-    places = {"MEMORY_DIR": str(directory), "MEMORY_REPORT_FILE": str(directory / REPORT)}
-    return {**ours, "HOME": str(directory), "PYTHONPATH": python_path(), **given, **places}
+    places = {"HOME": str(directory), "MEMORY_DIR": str(directory), "MEMORY_REPORT_FILE": str(directory / REPORT)}
+    path = {"PYTHONPATH": python_path()} if "command" in container else {}
+    return {**ours, **path, **given, **places}
 
 
 def _status(job: Object, outcome: Outcome) -> Object:

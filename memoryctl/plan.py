@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from memoryctl import changes, definitions, embedded, function, manifests, provider, show, up
+from memoryctl import changes, definitions, embedded, function, images, manifests, provider, show, up
 from memoryctl.changes import Change, Composed, Plan
 from memoryctl.cluster import Cluster, locked
 from memoryctl.crossplane import Crossplane
@@ -26,6 +26,7 @@ from memoryctl.reader import Laptop, UnreadableError
 
 REQUEST_KEY = "request-"
 PROVISION = ["provision"]
+NOT_ASKED: Object = {"code": 0, "message": "an image that is not ours cannot be asked what it would do"}
 NO_JOB = "what provision would do on the backend is for a Job to find out, with the command plan; none is made"
 
 
@@ -66,7 +67,7 @@ def _on_laptop(given: list[Object], state: Path, package: Package) -> Plan:
             up.store(given, after, package, state, show.Progress(quiet=True))
             process.wait_ready()
             _settle(Crossplane(after, package, function.Pipeline(process.channel, after)), after)
-        with contextlib.closing(Jobs(after, folder)) as jobs:
+        with contextlib.closing(Jobs(after, folder, images.read(state))) as jobs:
             found = [one.change(lambda key: jobs.ask(key, "plan")) for one in _comparisons(before, after, package)]
     return Plan(f"laptop, state in {state}", [one for one in found if not one.is_empty], [])
 
@@ -238,7 +239,7 @@ class _Comparison:
         if provisions and requests:
             made.request = changes.of_requests(_last(self._old), requests[-1])
         for job in provisions if ask else ():
-            made.provision = answer = ask(key_of(job)) if ask else {}
+            made.provision = answer = ask(key_of(job)) if ask and _can_be_asked(job) else dict(NOT_ASKED)
             problem = answer.get("refused") or (answer if answer["code"] else None)
             if problem:
                 made.problems.append(f"provision would be refused ({problem['reason']}): {problem['message']}")
@@ -272,6 +273,11 @@ def _has_ended(job: Object) -> bool:
 def _arguments(job: Object) -> list[str]:
     found: list[str] = job["spec"]["template"]["spec"]["containers"][0].get("args", [])
     return found
+
+
+def _can_be_asked(job: Object) -> bool:
+    """Whether the image of a Job is ours: the contract of others has no command `plan`."""
+    return "command" in job["spec"]["template"]["spec"]["containers"][0]
 
 
 def _resource(obj: Object) -> str:

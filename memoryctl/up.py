@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from memoryctl import binding, cronjobs, definitions, embedded, function, manifests, provider, show, status
+from memoryctl import binding, cronjobs, definitions, embedded, function, images, manifests, provider, show, status
 from memoryctl.cluster import Cluster, locked
 from memoryctl.crossplane import Crossplane, Reconciled, complaint, ready
 from memoryctl.definitions import Package
@@ -42,7 +42,7 @@ class _Plane:
     """A laptop's control plane at work.
 
     Attributes:
-        since: When PostgreSQL ran, in seconds of `progress`.
+        since: When what the manifests stand on was there, in seconds of `progress`.
     """
 
     cluster: Cluster
@@ -55,7 +55,7 @@ class _Plane:
 
 @contextlib.contextmanager
 def _plane(given: list[Object], package: Package, state: Path, progress: show.Progress) -> Iterator[_Plane]:
-    """Stores manifests, and starts what a cluster has running: the server, the function, whoever runs Jobs."""
+    """Stores manifests, and starts what a cluster has running: a server, the function, whoever runs Jobs."""
     cluster = Cluster(state / "objects")
     log = state / "logs" / "function.log"
     with function.process(log) as process:
@@ -63,12 +63,18 @@ def _plane(given: list[Object], package: Package, state: Path, progress: show.Pr
         process.wait_ready()
         progress.say(f"the function answers, its log is {log}")
         crossplane = Crossplane(cluster, package, function.Pipeline(process.channel, cluster))
-        with contextlib.closing(Jobs(cluster, state)) as jobs:
+        with contextlib.closing(Jobs(cluster, state, images.read(state))) as jobs:
             yield _Plane(cluster, crossplane, jobs, progress, state / "bindings", since)
 
 
-def up(paths: Iterable[str], state: Path, timeout: float) -> Result:
+def up(paths: Iterable[str], state: Path, timeout: float, stand_ins: Iterable[str] = ()) -> Result:
     """Applies manifests and reconciles until every composite is Ready or a condition says why not.
+
+    Args:
+        paths: Files with manifests.
+        state: The state directory.
+        timeout: Seconds to wait for Jobs.
+        stand_ins: `IMAGE=COMMAND` for images that are not ours; those of earlier calls are remembered.
 
     Raises:
         UserError: A manifest is not valid, or something on this machine is in the way.
@@ -76,7 +82,9 @@ def up(paths: Iterable[str], state: Path, timeout: float) -> Result:
     progress = show.Progress()
     package = definitions.load()
     given = manifests.read(paths, package)
+    commands = images.parse(stand_ins)
     with locked(state):
+        images.remember(state, commands)
         with _plane(given, package, state, progress) as plane:
             cronjobs.tick(plane.cluster)
             reconciled, waiting = _converge(plane, progress.seconds + timeout)
@@ -85,7 +93,8 @@ def up(paths: Iterable[str], state: Path, timeout: float) -> Result:
     problems = waiting + _complaints(reconciled)
     _summary(reconciled, written)
     if not problems:
-        progress.say(f"Ready {finished - plane.since:.1f} s after PostgreSQL ran, {finished:.1f} s in all")
+        what = "PostgreSQL ran" if embedded.is_running(provider.directory(state)) else "the start"
+        progress.say(f"Ready {finished - plane.since:.1f} s after {what}, {finished:.1f} s in all")
     references = [one.composite.get("status", {}).get("connectionSecretRef") for one in reconciled]
     found = [plane.bindings / one["namespace"] / one["name"] for one in references if one]
     return Result(problems, [directory for directory in found if directory in written])
@@ -130,25 +139,28 @@ def down(state: Path, *, purge: bool) -> str:
     if not state.exists():
         return f"there is nothing in {state}"
     with locked(state):
+        # Servers that manifests name are others': nothing is stopped or removed there.
+        stopped = "PostgreSQL is stopped" if provider.directory(state).exists() else "no server of memoryctl's runs"
         if not purge:
             embedded.stop(provider.directory(state))
-            return f"PostgreSQL is stopped; {state} keeps the data, and up goes on from there"
+            return f"{stopped}; {state} keeps the data, and up goes on from there"
         embedded.remove(provider.directory(state))
         for part in (*PARTS, provider.directory(state).name):
             shutil.rmtree(state / part, ignore_errors=True)
         for left in state.glob("plan-*"):  # by a memoryctl that was killed
             shutil.rmtree(left)
+        images.forget(state)
         (state / "lock").unlink()
     with contextlib.suppress(OSError):  # somebody else's files are in it
         state.rmdir()
-    return f"PostgreSQL is stopped; data, passwords and bindings in {state} are removed"
+    return f"{stopped}; data, passwords and bindings in {state} are removed"
 
 
 def store(given: list[Object], cluster: Cluster, package: Package, state: Path, progress: show.Progress) -> float:
-    """Stores the manifests, and makes sure of what they stand on: a server, and the root key.
+    """Stores the manifests, and makes sure of what they stand on: the embedded server where it is needed, the root key.
 
     Returns:
-        When PostgreSQL ran.
+        When that was there.
     """
     kinds = {(one.api_version, kind) for one in package.definitions for kind in (one.kind, one.claim_kind)}
     stored = {key_of(one): one for version, kind in sorted(kinds) for one in cluster.list(version, kind)}
