@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # What disturbs everybody comes last, and the very last test takes everything away.
 _ORDER = (
     "test_images", "test_quickstart", "test_tenants", "test_specs", "test_homes", "test_rotation", "test_reaper",
-    "test_maintenance", "test_memoryctl", "test_cnpg",
+    "test_maintenance", "test_memoryctl", "test_backends", "test_cnpg",
     "test_load", "test_failures", "test_policy", "test_upgrade", "test_uninstall", "test_v1",
 )  # fmt: skip
 
