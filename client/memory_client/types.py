@@ -5,13 +5,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
 # Whatever `json.dumps` takes.
 Json: TypeAlias = Any
-Vector: TypeAlias = "Sequence[float] | NDArray[np.floating[Any]]"
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Vector: TypeAlias = Sequence[float] | NDArray[Any]
+else:  # numpy need not be there
+    Vector: TypeAlias = Sequence[float]
 
 
 @dataclass(frozen=True)
