@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from migrations.errors import Code, CommandError
 from migrations.request import Embeddings, L, ModelBase, P, Provision, ReportTarget
@@ -25,6 +25,9 @@ class Entry(ModelBase):
         closed_at: When the reaper closed the logins.
         settings: What the backend itself wants to remember.
     """
+
+    # Made here by the names of its fields, and read by those of the document.
+    model_config = ConfigDict(populate_by_name=True)
 
     version: Literal[1] = 1
     home: str
