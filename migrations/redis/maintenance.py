@@ -1,0 +1,228 @@
+"""`maintain` on Redis: one walk over the keys, then each home; a step, or a home, that fails stops no other."""
+
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from random import SystemRandom
+
+from migrations import log
+from migrations.answers import Answer, Done, Index, Measure
+from migrations.deadline import Deadline
+from migrations.errors import Code, CommandError
+from migrations.homes.entry import Entry
+from migrations.redis import logins, meta, server, sweep
+from migrations.redis.connection import Admin, ConnectionLostError, ended, explaining
+from migrations.redis.ledger import Held, Ledger
+from migrations.redis.names import Home
+from migrations.redis.request import MaintainRequest
+from migrations.redis.retention import Retention
+from migrations.redis.server import Server
+from migrations.redis.sweep import DAY_MS, Seen
+
+# A provisioner that is at work is let finish; the next run is an hour away, and steps that need the lock wait for it.
+LOCK_SECONDS = 5.0
+# So long a step may keep the lock from a provisioner; of what is left the next run takes more.
+STEP_SECONDS = 300.0
+# Failed homes that the answer names.
+NAMED = 3
+
+_random = SystemRandom()
+
+
+def maintain(request: MaintainRequest, admin: Admin, deadline: Deadline) -> Done:
+    """Looks after every home of a provider.
+
+    Raises:
+        CommandError: The server did not answer, or lets the admin not do what is needed.
+    """
+    with server.connected(admin) as found:
+        try:
+            with explaining():
+                found.check()
+                return _all(request, found, deadline)
+        except ConnectionLostError as error:
+            raise ended(error) from None
+
+
+def _all(request: MaintainRequest, server: Server, deadline: Deadline) -> Done:
+    ledger = Ledger(server, request.provider.key_prefix)
+    entries = [each for each in ledger.all() if _is_of(request, each)]
+    # In no order: where a run has time for a part of them only, the next one has it for others.
+    _random.shuffle(entries)
+    seen = {each.key: Seen(Home(each.home), each.ttl_days * DAY_MS, each.legal_hold) for each in entries}
+    whole = sweep.walk(server, list(seen.values()), request.provider.key_prefix, deadline)
+    runs = [_Run(request, server, ledger, deadline, each, seen[each.key], whole) for each in entries]
+    for run in runs:
+        run.go()
+    failures = [(run.entry, *failure) for run in runs for failure in run.failures]
+    unsaved = [words for node in server.nodes if any(run.mended for run in runs) and (words := logins.persist(node))]
+    for words in unsaved:
+        log.write("users are not written", why=words)
+    return _told(entries, failures)
+
+
+def _is_of(request: MaintainRequest, entry: Entry) -> bool:
+    """Whether a home is this very provider's; a tenant's run looks after those of its own namespace only."""
+    own = request.claim is None or entry.identity.startswith(f"{request.claim.namespace}/")
+    return own and entry.provider_uid == request.provider.uid and entry.place == str(request.provider.database)
+
+
+def _told(entries: Sequence[Entry], failures: Sequence[tuple[Entry, Code, str]]) -> Done:
+    """Counts how homes stand, in words that are the same as long as they stand so."""
+    failed = {entry.home for entry, _, _ in failures}
+    counts = {"inUse": len(entries), "failed": len(failed)}
+    if not failures:
+        return Done(Code.SUCCEEDED, f"homes: {len(entries)} looked after", counts)
+    told = sorted(failures, key=lambda failure: (failure[0].home, failure[2]))
+    named = "; ".join(f"{entry.home} {message}" for entry, _, message in told[:NAMED])
+    more = f"; and {len(failures) - NAMED} more" if len(failures) > NAMED else ""
+    return Done(told[0][1], f"homes: {len(entries)}, and in {len(failed)} of them a step failed: {named}{more}", counts)
+
+
+@dataclass
+class _Run:
+    """One home."""
+
+    request: MaintainRequest
+    server: Server
+    ledger: Ledger
+    deadline: Deadline
+    entry: Entry
+    seen: Seen
+    # Whether the walk over the keys came to its end.
+    whole: bool
+    mended: bool = False
+    failures: list[tuple[Code, str]] = field(default_factory=list)
+    answer: Answer = field(init=False)
+
+    @property
+    def home(self) -> Home:
+        return self.seen.home
+
+    def go(self) -> None:
+        """Takes the steps and writes the report."""
+        if self.deadline.passed:
+            self.failures.append((Code.UNREACHABLE, "the deadline came first: the next run takes another order"))
+            return
+        self.answer = Answer.after(self.entry.report)
+        self._step("retention", lambda: self._locked(self._retention))
+        self._step("drift", lambda: self._locked(self._drift))
+        self._step("measure", self._measure)
+        self.answer.publish()
+
+    def _step(self, name: str, work: Callable[[], None]) -> None:
+        """Takes a step; what it raises is noted, and the next one is taken all the same."""
+        try:
+            with explaining():
+                work()
+        except (CommandError, ConnectionLostError) as error:
+            self._failed(name, ended(error))
+        except Exception as error:  # noqa: BLE001  a mistake of ours in one home must not keep the others waiting
+            log.write("unexpected error", error=type(error).__name__, where=traceback.format_tb(error.__traceback__))
+            self._failed(name, CommandError(Code.JOB_FAILED, f"unexpected {type(error).__name__}: see the log"))
+
+    def _failed(self, step: str, error: CommandError) -> None:
+        log.write("a step failed", home=self.home.prefix, at=step, why=error.message)
+        self.failures.append((error.code, f"{step}: {error.message}"))
+        self.answer.failed(step, error.code, error.message)
+        if step == "retention":
+            self.answer.retention_failed(error.message)
+
+    def _locked(self, work: Callable[[Held, Deadline], None]) -> None:
+        """Works under the home's lock, on the entry as it is then; not while a provisioner is at work on it."""
+        within = Deadline.in_seconds(min(LOCK_SECONDS, self.deadline.remaining))
+        try:
+            with self.ledger.locked(self.entry.key, within) as held:
+                found = self.ledger.get(self.entry.key)
+                if found is None or not found.settings.get("sealed"):
+                    log.write("a provisioner has not finished: the next run takes this step", home=self.home.prefix)
+                    return
+                self.entry = found
+                work(held, Deadline.in_seconds(min(STEP_SECONDS, self.deadline.remaining)))
+        except CommandError as error:
+            if error.code is not Code.LOCK_BUSY:
+                raise
+            log.write("a provisioner is at work: the next run takes this step", home=self.home.prefix)
+
+    def _retention(self, held: Held, deadline: Deadline) -> None:
+        removed = 0
+        if not self.entry.legal_hold:
+            work = Retention(self.server, self.home, self.entry.ttl_days * DAY_MS, deadline, held.check)
+            removed = work.events() + work.keys(self.seen.old) + work.embeddings()
+        self.answer.retention(removed, datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"))
+
+    def _drift(self, held: Held, _deadline: Deadline) -> None:
+        """Compares; puts users back that are missing, and closes those that are open, whatever the policy."""
+        repair = self.request.drift_policy == "Repair"
+        told: list[str] = []
+        for node in self.server.nodes:
+            wanted = logins.wanted(node, self.entry, self.home, skip=self.entry.settings.get("untouched", ()))
+            found = logins.differences(node, wanted)
+            mended = {login for login, words in found.items() if repair or words in {"is missing", "is open"}}
+            held.check()
+            logins.apply(node, wanted, mended)
+            self.mended = self.mended or bool(mended)
+            told += [
+                _sentence(login, words, node.name, mended=login in mended) for login, words in sorted(found.items())
+            ]
+        told += self._meta(held, repair=repair)
+        self.answer.drift([each for each in told if each])
+
+    def _meta(self, held: Held, *, repair: bool) -> list[str]:
+        vectors = meta.look(self.server, self.home)
+        wanted, found = meta.wanted(self.entry, vectors), meta.read(self.server, self.home)
+        if wanted == found:
+            return []
+        if repair:
+            held.check()
+            meta.write(self.server, self.home, wanted)
+            return []
+        names = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
+        return [f"{self.home.meta}: {', '.join(names)} {'is' if len(names) == 1 else 'are'} not as provisioned"]
+
+    def _measure(self) -> None:
+        vectors = meta.look(self.server, self.home)
+        self.answer.index(_index(self.entry, vectors))
+        if not self.whole:
+            return
+        node, home = self.server.at(self.home.meta), self.home
+        events = int(node.call("XLEN", home.events))
+        first = node.call("XRANGE", home.events, "-", "+", "COUNT", 1)
+        times = [int(entry[0].partition("-")[0]) for entry in first]
+        times += [int(float(score)) for score in node.call("ZRANGE", home.vector_times, 0, 0, "WITHSCORES")[1::2]]
+        times += [self.seen.oldest] if self.seen.oldest else []
+        sizes = node.each([["MEMORY", "USAGE", key] for key in (home.events, home.vectors, home.vector_times)])
+        stream, *rest = [each if isinstance(each, int) else 0 for each in sizes]
+        rows = events + self.seen.keys + vectors.rows
+        day = datetime.fromtimestamp(min(times) / 1000, UTC).date() if times else None
+        self.answer.measured(
+            Measure(
+                rows=rows,
+                bytes=stream + sum(rest) + self.seen.bytes,
+                dead_percent=0,
+                oldest=f"{day}T00:00:00Z" if day else None,
+                held=rows if self.entry.legal_hold else 0,
+                embeddings=vectors.rows if self.entry.embeddings.enabled else None,
+                embedding_bytes=sum(rest) if self.entry.embeddings.enabled else None,
+            )
+        )
+
+
+def _sentence(login: str, words: str, node: str, *, mended: bool) -> str:
+    """Tells a difference; one that Repair has mended is none any more, one that was mended of need is told."""
+    if not mended:
+        return f"login {login} {words} on {node}"
+    if words == "is missing":
+        return f"login {login} was missing on {node} and was put back"
+    if words == "is open":
+        return f"login {login} was open on {node} and was closed"
+    return ""
+
+
+def _index(entry: Entry, vectors: meta.Vectors) -> Index:
+    if not entry.embeddings.enabled:
+        return Index("exact", "Disabled", "embeddings are not enabled")
+    if vectors.rows:
+        return Index("ready", "Ready", "searched by the vector set itself, which is an approximate index")
+    return Index("exact", "Exact", "there are no embeddings yet")
