@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 from crossplane.function import logging
 
-from bench import function, idle, provisioning
+from bench import client, function, idle, provisioning
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -24,7 +24,7 @@ def main() -> None:
     logging.configure(logging.Level.DISABLED)
     # What is measured logs each step; a table is asked for here.
     with contextlib.redirect_stderr(io.StringIO()):
-        figures = [*function.measure(), *idle.measure(), *provisioning.measure()]
+        figures = [*function.measure(), *idle.measure(), *provisioning.measure(), *client.measure()]
     width = max(len(each.name) for each in figures)
     click.echo(f"{'':{width}}  {'p50':>8}  {'p99':>8}  {'unit':8}{'n':>5}  design")
     for each in figures:

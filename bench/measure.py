@@ -12,7 +12,7 @@ class Figure:
 
     Attributes:
         name: What was measured.
-        unit: ms, calls/s, MB (of 1,000,000 bytes), or % of a core.
+        unit: ms, calls/s, rows/s, MB (of 1,000,000 bytes), or % of a core.
         p50: Median.
         p99: 99th percentile; the maximum where there are fewer than a hundred samples.
         samples: How many there were.

@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 from crossplane.function.proto.v1 import run_function_pb2 as fnv1
 
-from bench import function, idle, plot, provisioning
+from bench import client, function, idle, plot, provisioning
 from bench.measure import megabytes, milliseconds, rate
 from tests.function.harness import Answer, call
 
@@ -52,6 +52,18 @@ def test_a_short_run_gives_every_figure(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(figures) == 1 + 9 + 7
     assert all(each.p99 >= each.p50 > 0 for each in figures if each.name.startswith("function"))
     assert all(10 < each.p50 < 1000 for each in figures if each.unit == "MB")
+
+
+def test_a_short_run_of_the_client_gives_every_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("ROWS", 300), ("ROUNDS", 2), ("CALLS", 3)):
+        monkeypatch.setattr(client, name, value)
+    figures = client.measure()
+    assert [(each.name, each.unit, each.samples) for each in figures] == [
+        ("client: 300 embeddings of 768 dimensions, new", "rows/s", 2),
+        ("client: 300 embeddings of 768 dimensions, replaced", "rows/s", 1),
+        ("client: append an event", "ms", 3),
+    ]
+    assert all(each.p50 > 0 for each in figures)
 
 
 def test_calls_are_measured_one_at_a_time_and_many_at_once() -> None:

@@ -57,6 +57,31 @@ def to_bytes(vector: Vector, number: Format, *, dimension: int, metric: str | No
     return packed
 
 
+def all_to_bytes(vectors: Sequence[Vector], number: Format, *, dimension: int, metric: str | None) -> Sequence[bytes]:
+    """Packs many vectors: as `to_bytes` each, and together where that is quicker."""
+    if np is not None:
+        packed = _packed_matrix(vectors, number, dimension, metric)
+        if packed is not None:
+            width = dimension * struct.calcsize(number)
+            return [packed[at : at + width] for at in range(0, len(packed), width)]
+    return [to_bytes(vector, number, dimension=dimension, metric=metric) for vector in vectors]
+
+
+def _packed_matrix(vectors: Sequence[Vector], number: Format, dimension: int, metric: str | None) -> bytes | None:
+    """None where something is wrong with one of them."""
+    try:
+        matrix = np.asarray(vectors)
+    except ValueError:  # of different lengths
+        return None
+    if matrix.shape != (len(vectors), dimension) or matrix.dtype.kind not in "fiu":
+        return None
+    with np.errstate(over="ignore"):
+        exact = matrix.astype(f"=f{struct.calcsize(number)}", copy=False)
+    if not np.isfinite(exact).all() or (metric == "cosine" and not exact.any(axis=1).all()):
+        return None
+    return exact.astype(f"{number[0]}f{struct.calcsize(number)}", copy=False).tobytes()
+
+
 def from_bytes(packed: bytes, number: Format) -> Sequence[float]:
     """Gives the numbers of a packed vector."""
     return struct.unpack(f"{number[0]}{len(packed) // struct.calcsize(number)}{number[1]}", packed)

@@ -1,6 +1,5 @@
 """The Memory that an app works with."""
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -298,7 +297,8 @@ def _checked(embedding: Embedding) -> Embedding:
         raise ValueError(msg)
     if embedding.content is not None:
         _check_text("content", embedding.content)
-    return dataclasses.replace(embedding, ttl=_seconds(embedding.ttl))
+    _seconds(embedding.ttl)
+    return embedding
 
 
 def _check_key(key: str) -> None:

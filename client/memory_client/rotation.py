@@ -3,17 +3,15 @@
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from typing import TypeVar
 
 from memory_client.binding import Binding
 from memory_client.errors import AccessDenied, BindingError, Unavailable
+from memory_client.parts import parts
 from memory_client.stores.base import Store
 from memory_client.types import Appended, Capabilities, Embedding, Event, Hit, Json, Status, Value, Vector
 
 T = TypeVar("T")
-# How many embeddings are held in memory to be sent again.
-PART = 2000
 
 
 class _Lease:
@@ -74,11 +72,7 @@ class RotatingStore:
 
     def upsert(self, embeddings: Iterable[Embedding]) -> int:
         """Again, part by part: what comes out of an iterator comes once."""
-        given = iter(embeddings)
-        stored = 0
-        while part := list(islice(given, PART)):
-            stored += self._do(lambda store, part=part: store.upsert(part))  # type: ignore[misc]
-        return stored
+        return sum(self._do(lambda store, part=part: store.upsert(part)) for part in parts(embeddings))  # type: ignore[misc]
 
     def delete_embedding(self, key: str) -> int:
         """Not again: it would say that there were none."""

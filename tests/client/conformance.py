@@ -6,9 +6,9 @@ opens more clients of the same; `place`, to hold it; `backend`, to stop and star
 
 import asyncio
 import itertools
-import struct
 import threading
 import time
+from array import array
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -144,10 +144,10 @@ class TestEvents:
         some = itertools.islice(memory.events.iterate(event_type="message", page=2), 3)
         assert [event.payload for event in some] == [6, 5, 4]
 
-    @pytest.mark.parametrize("payload", VALUES, ids=lambda value: repr(value)[:20])
-    def test_a_payload_comes_back_as_it_was(self, memory: Memory, payload: Any) -> None:
-        memory.events.append("message", payload)
-        assert memory.events.read()[0].payload == payload
+    def test_a_payload_comes_back_as_it_was(self, memory: Memory) -> None:
+        for payload in VALUES:
+            memory.events.append("message", payload)
+        assert [event.payload for event in memory.events.read()] == list(reversed(VALUES))
 
     def test_many_append_at_once_and_nothing_is_lost(self, memories: Memories) -> None:
         memory = memories(connections=4)
@@ -253,24 +253,25 @@ class TestKeyValues:
         until(_after(0.4))
         assert memory.kv.get("mood") is not None
 
-    @pytest.mark.parametrize("key", KEYS, ids=lambda key: key[:12].encode("unicode_escape").decode())
-    def test_any_key_will_do(self, memory: Memory, key: str) -> None:
-        memory.kv.put("another", "other")
-        memory.kv.put(key, {"key": key})
-        value = memory.kv.get(key)
-        assert value is not None
-        assert value.value == {"key": key}
-        assert memory.kv.delete(key)
-        assert memory.kv.get(key) is None
-        assert memory.kv.get("another") is not None
+    def test_any_key_will_do(self, memory: Memory) -> None:
+        for key in KEYS:
+            assert memory.kv.put(key, {"key": key}, expected_version=0) == 1, key
+        for key in KEYS:
+            value = memory.kv.get(key)
+            assert value is not None
+            assert value.value == {"key": key}
+        for left, key in enumerate(KEYS[::-1], 1 - len(KEYS)):
+            assert memory.kv.delete(key), key
+            assert memory.kv.get(key) is None
+            assert memory.status().keys == -left
 
-    @pytest.mark.parametrize("value", VALUES, ids=lambda value: repr(value)[:20])
-    def test_a_value_comes_back_as_it_was(self, memory: Memory, value: Any) -> None:
-        memory.kv.put("key", value)
-        found = memory.kv.get("key")
-        assert found is not None
-        assert found.value == value
-        assert type(found.value) is type(value)
+    def test_a_value_comes_back_as_it_was(self, memory: Memory) -> None:
+        for value in VALUES:
+            memory.kv.put("key", value)
+            found = memory.kv.get("key")
+            assert found is not None
+            assert found.value == value
+            assert type(found.value) is type(value)
 
 
 def _after(seconds: float) -> Callable[[], bool]:
@@ -290,24 +291,18 @@ class TestEmbeddings:
         assert distances == pytest.approx([1 - cosine for cosine in cosines], abs=2e-3)
         assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
 
-    @pytest.mark.parametrize(
-        "vector",
-        [
-            [0.25, 0.5, 0.75],
-            (0.25, 0.5, 0.75),
-            np.array([0.25, 0.5, 0.75], dtype=np.float32),
-            np.array([0.25, 0.5, 0.75], dtype=np.float64),
-            np.array([0.25, 0.5, 0.75], dtype=np.float16),
-            np.array([[0.25, 9, 0.5, 9, 0.75, 9]])[0, ::2],
-        ],
-        ids=["list", "tuple", "float32", "float64", "float16", "strided"],
-    )
-    def test_a_vector_may_be_an_array_or_a_sequence(self, embedding: Memory, vector: Any) -> None:
-        embedding.embeddings.upsert("key", vector)
-        [hit] = embedding.embeddings.search(vector)
-        assert hit.distance == pytest.approx(0, abs=1e-3)
-        [hit] = embedding.embeddings.search(struct.unpack("3f", struct.pack("3f", 0.5, 1.0, 1.5)))
-        assert hit.distance == pytest.approx(0, abs=1e-3)
+    def test_a_vector_may_be_an_array_or_a_sequence(self, embedding: Memory) -> None:
+        arrays = [np.array([0.25, 0.5, 0.75], dtype=kind) for kind in (np.float16, np.float32, np.float64, ">f8")]
+        strided = np.array([[0.25, 9, 0.5, 9, 0.75, 9]])[0, ::2]
+        numbers = [0.25, 0.5, 0.75]
+        vectors: list[Any] = [numbers, tuple(numbers), array("f", numbers), *arrays, strided]
+        for vector in vectors:
+            embedding.embeddings.upsert("key", vector)
+            for query in (vector, [0.5, 1.0, 1.5]):
+                [hit] = embedding.embeddings.search(query)
+                assert hit.distance == pytest.approx(0, abs=1e-3)
+        embedding.embeddings.upsert("whole numbers", np.array([1, 2, 3]))
+        assert len(embedding.embeddings.search(np.array([1, 2, 3]))) == 2
 
     def test_an_upsert_takes_the_place_of_its_key_and_chunk(self, embedding: Memory) -> None:
         embedding.embeddings.upsert("key", [1, 0, 0], content="old", metadata={"a": 1})
@@ -386,22 +381,7 @@ class TestEmbeddings:
         # Reciprocal rank fusion: 1 / (60 + rank) for each list.
         assert hits[0].score == pytest.approx(1 / 61 + 1 / 62, abs=1 / 61 - 1 / 63)
 
-    @pytest.mark.parametrize(
-        ("where", "keys"),
-        [
-            ({}, {"a", "b", "c"}),
-            ({"who": "anna"}, {"a"}),
-            ({"tags": ["x"]}, {"a", "b"}),
-            ({"tags": ["y", "x"]}, {"a"}),
-            ({"deep": {"er": 1}}, {"b"}),
-            ({"who": None}, {"c"}),
-            ({"n": 1}, {"a", "b"}),
-            ({"who": "anna", "n": 2}, set()),
-            ({"n": True}, set()),
-        ],
-        ids=repr,
-    )
-    def test_where_is_containment(self, embedding: Memory, where: dict[str, Any], keys: set[str]) -> None:
+    def test_where_is_containment(self, embedding: Memory) -> None:
         embedding.embeddings.upsert(
             "a", [1, 0, 0], content="word", metadata={"who": "anna", "tags": ["x", "y"], "n": 1}
         )
@@ -409,8 +389,26 @@ class TestEmbeddings:
             "b", [0, 1, 0], content="word", metadata={"tags": ["x"], "deep": {"er": 1, "more": 2}, "n": 1.0}
         )
         embedding.embeddings.upsert("c", [0, 0, 1], content="word", metadata={"who": None, "tags": [], "n": 3})
-        for by in ({"vector": [1, 1, 1]}, {"query": "word"}, {"vector": [1, 1, 1], "query": "word"}):
-            assert {hit.key for hit in embedding.embeddings.search(**by, where=where)} == keys
+        expected: list[tuple[dict[str, Any], set[str]]] = [
+            ({}, {"a", "b", "c"}),
+            ({"who": "anna"}, {"a"}),
+            ({"tags": ["x"]}, {"a", "b"}),
+            ({"tags": ["y", "x"]}, {"a"}),
+            (
+                {"tags": "x"},
+                set(),
+            ),  # PostgreSQL finds a bare value in an array at the top only, where metadata has none
+            ({"deep": {"er": 1}}, {"b"}),
+            ({"who": None}, {"c"}),
+            ({"n": 1}, {"a", "b"}),
+            ({"who": "anna", "n": 2}, set()),
+            ({"n": True}, set()),
+        ]
+        for where, keys in expected:
+            by_vector = embedding.embeddings.search([1, 1, 1], where=where)
+            by_words = embedding.embeddings.search(query="word", where=where)
+            by_both = embedding.embeddings.search([1, 1, 1], query="word", where=where)
+            assert [{hit.key for hit in hits} for hits in (by_vector, by_words, by_both)] == [keys] * 3, where
 
     def test_a_vector_of_another_length_is_refused_by_name(self, embedding: Memory) -> None:
         for vector in ([1.0, 0.0], [1.0, 0.0, 0.0, 0.0], np.ones(1536, dtype=np.float32)):
@@ -422,14 +420,12 @@ class TestEmbeddings:
             with pytest.raises(DimensionMismatch):
                 embedding.embeddings.upsert([Embedding("a", [1, 0, 0]), Embedding("b", vector)])
 
-    @pytest.mark.parametrize(
-        "vector", [[0, 0, 0], [-0.0, 0.0, 0.0], [1, float("nan"), 1], [1, float("inf"), 1], [1, 1e39, 1]]
-    )
-    def test_a_vector_that_has_no_cosine_is_refused(self, embedding: Memory, vector: list[float]) -> None:
-        with pytest.raises(ValueError, match="the vector"):
-            embedding.embeddings.upsert("key", vector)
-        with pytest.raises(ValueError, match="the vector"):
-            embedding.embeddings.search(vector)
+    def test_a_vector_that_has_no_cosine_is_refused(self, embedding: Memory) -> None:
+        for vector in ([0, 0, 0], [-0.0, 0.0, 0.0], [1, float("nan"), 1], [1, float("inf"), 1], [1, 1e39, 1]):
+            with pytest.raises(ValueError, match="the vector"):
+                embedding.embeddings.upsert("key", vector)
+            with pytest.raises(ValueError, match="the vector"):
+                embedding.embeddings.search(vector)
 
     def test_an_embedding_is_found_until_its_time_has_come(self, embedding: Memory) -> None:
         embedding.embeddings.upsert("brief", [1, 0, 0], content="word", ttl=0.4)
@@ -440,14 +436,14 @@ class TestEmbeddings:
         until(lambda: [hit.key for hit in embedding.embeddings.search([1, 0, 0])] == ["long"])
         assert [hit.key for hit in embedding.embeddings.search(query="word")] == ["long"]
 
-    @pytest.mark.parametrize("key", KEYS, ids=lambda key: key[:12].encode("unicode_escape").decode())
-    def test_any_key_will_do(self, embedding: Memory, key: str) -> None:
-        embedding.embeddings.upsert("another", [0, 1, 0])
-        embedding.embeddings.upsert([Embedding(key, [1, 0, 0], key), Embedding(key, [0, 0, 1], chunk=10)])
-        [hit] = embedding.embeddings.search([1, 0, 0], limit=1)
-        assert (hit.key, hit.content) == (key, key)
-        assert embedding.embeddings.delete(key) == 2
-        assert [hit.key for hit in embedding.embeddings.search([1, 0, 0])] == ["another"]
+    def test_any_key_will_do(self, embedding: Memory) -> None:
+        for number, key in enumerate(KEYS):
+            embedding.embeddings.upsert([Embedding(key, [1, number, 0], key), Embedding(key, [0, 0, 1], chunk=10)])
+        hits = embedding.embeddings.search([1, 0, 0], limit=100)
+        assert [(hit.key, hit.content) for hit in hits[: len(KEYS)]] == [(key, key) for key in KEYS]
+        for left, key in enumerate(KEYS[::-1], 1 - len(KEYS)):
+            assert embedding.embeddings.delete(key) == 2, key
+            assert len(embedding.embeddings.search([1, 0, 0], limit=100)) == -2 * left
 
     def test_a_memory_without_them_says_so(self, backend: Backend, tmp_path: Path) -> None:
         with Memory.from_binding(backend.place(tmp_path / "without", embeddings=False).binding) as memory:

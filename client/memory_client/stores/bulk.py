@@ -6,7 +6,7 @@ where row-level security is on, INSERT … ON CONFLICT from arrays. Both do what
 """
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -20,8 +20,8 @@ from memory_client import encoding
 from memory_client.stores.pool import Connection
 from memory_client.types import Embedding
 
-# One batch is one transaction, and what is held in memory; 8 MB are some 2700 rows of 768 dimensions.
-BATCH_BYTES = 8 << 20
+# How many rows are packed and sent at a time: the server stores them while the next ones are packed.
+PACKED_TOGETHER = 128
 # What COPY begins and ends with (PostgreSQL manual, COPY, Binary Format).
 HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 TRAILER = struct.pack(">h", -1)
@@ -40,18 +40,6 @@ class Vectors:
     array_oid: int
     half: bool
     guarded: bool
-
-
-@dataclass(frozen=True)
-class Row:
-    """An embedding, ready to be sent; `vector` as the column stores it."""
-
-    key: str
-    chunk: int
-    content: str | None
-    metadata: str
-    vector: bytes
-    ttl: float | None
 
 
 class Packed:
@@ -75,60 +63,55 @@ def teach(connection: Connection, vectors: Vectors) -> None:
     connection.adapters.register_dumper(Packed, dumper)
 
 
-def batches(embeddings: Iterable[Embedding], pack: Callable[[Embedding], bytes]) -> Iterator[tuple[int, list[Row]]]:
-    """Gives rows to be stored together, and how many were given for them: of one key and chunk the last one counts.
+def ordered(embeddings: Sequence[Embedding]) -> list[Embedding]:
+    """Gives what is to be stored of a batch: of one key and chunk the last.
 
-    They are in order, so that two who store the same ones do not wait for each other crosswise.
+    In order, so that two who store the same ones do not wait for each other crosswise.
     """
-    rows: dict[tuple[str, int], Row] = {}
-    size = given = 0
-    for each in embeddings:
-        row = Row(each.key, each.chunk, each.content, encoding.to_json(dict(each.metadata)), pack(each), each.ttl)
-        rows[each.key, each.chunk] = row
-        given += 1
-        size += len(row.vector) + len(row.metadata) + len(row.content or "")
-        if size >= BATCH_BYTES:
-            yield given, [rows[at] for at in sorted(rows)]
-            rows, size, given = {}, 0, 0
-    if rows:
-        yield given, [rows[at] for at in sorted(rows)]
+    last = {(each.key, each.chunk): each for each in embeddings}
+    return [last[at] for at in sorted(last)]
 
 
-def copy(connection: Connection, schema: str, dataset: str, vectors: Vectors, rows: list[Row]) -> bool:
+def copy(connection: Connection, schema: str, dataset: str, vectors: Vectors, rows: list[Embedding]) -> bool:
     """Stores rows whose keys are new; False, and nothing is stored, when one is not."""
-    now = None
+    now = EPOCH
     if any(row.ttl is not None for row in rows):
-        found = connection.execute("SELECT now()").fetchone()
-        now = found[0] if found else None
+        [(now,)] = connection.execute("SELECT now()")
     statement = sql.SQL(
         "COPY {}.memory_embeddings (dataset, key, chunk, content, embedding, metadata, expires_at)"
         " FROM STDIN (FORMAT binary)"
     ).format(sql.Identifier(schema))
     try:
         with connection.cursor() as cursor, cursor.copy(statement) as stream:
-            stream.write(b"".join(_binary(dataset, vectors, rows, now)))
+            stream.write(HEADER)
+            for start in range(0, len(rows), PACKED_TOGETHER):
+                stream.write(b"".join(_binary(dataset, vectors, rows[start : start + PACKED_TOGETHER], now)))
+            stream.write(TRAILER)
     except psycopg.errors.UniqueViolation:
         return False
     return True
 
 
-def _binary(dataset: str, vectors: Vectors, rows: list[Row], now: datetime | None) -> Iterator[bytes]:
+def _binary(dataset: str, vectors: Vectors, rows: list[Embedding], now: datetime) -> Iterator[bytes]:
     begin = struct.pack(">h", 7) + _text(dataset)
     width = 2 if vectors.half else 4
     vector = struct.pack(">ihh", 4 + width * vectors.dimension, vectors.dimension, 0)
-    yield HEADER
-    for row in rows:
-        metadata = row.metadata.encode()
+    for row, numbers in zip(rows, _numbers(vectors, rows, ">e" if vectors.half else ">f"), strict=True):
+        metadata = encoding.to_json(dict(row.metadata)).encode()
         yield begin
         yield _text(row.key)
         yield struct.pack(">ii", 4, row.chunk)
         yield NULL if row.content is None else _text(row.content)
         yield vector
-        yield row.vector
+        yield numbers
         yield struct.pack(">ib", len(metadata) + 1, 1)  # version 1 of jsonb's binary form
         yield metadata
-        yield NULL if row.ttl is None or now is None else _moment(now + timedelta(seconds=row.ttl))
-    yield TRAILER
+        yield NULL if row.ttl is None else _moment(now + timedelta(seconds=row.ttl))
+
+
+def _numbers(vectors: Vectors, rows: list[Embedding], number: encoding.Format) -> Sequence[bytes]:
+    given = [row.vector for row in rows]
+    return encoding.all_to_bytes(given, number, dimension=vectors.dimension, metric=vectors.metric)
 
 
 def _text(text: str) -> bytes:
@@ -140,7 +123,7 @@ def _moment(at: datetime) -> bytes:
     return struct.pack(">iq", 8, (at - EPOCH) // timedelta(microseconds=1))
 
 
-def upsert(connection: Connection, schema: str, dataset: str, vectors: Vectors, rows: list[Row]) -> bool:
+def upsert(connection: Connection, schema: str, dataset: str, vectors: Vectors, rows: list[Embedding]) -> bool:
     """Stores rows, each in place of the one of its key and chunk; True when none of them was there."""
     teach(connection, vectors)
     statement = sql.SQL(
@@ -158,22 +141,14 @@ def upsert(connection: Connection, schema: str, dataset: str, vectors: Vectors, 
         SELECT bool_and(made) FROM stored
         """
     ).format(table=sql.Identifier(schema, "memory_embeddings"), vector=sql.Identifier(vectors.schema, "vector"))
-    full = [packed(row, vectors) for row in rows]
     columns = [
         [row.key for row in rows],
         [row.chunk for row in rows],
         [row.content for row in rows],
-        full,
-        [row.metadata for row in rows],
+        # The functions take type vector, whatever the column is, and so does this.
+        [Packed(numbers, vectors.dimension) for numbers in _numbers(vectors, rows, ">f")],
+        [encoding.to_json(dict(row.metadata)) for row in rows],
         [row.ttl for row in rows],
     ]
     [(made,)] = connection.execute(statement, [dataset, *columns])
     return bool(made)
-
-
-def packed(row: Row, vectors: Vectors) -> Packed:
-    """Gives a row's vector as a value of type vector, which the functions take whatever the column is."""
-    if not vectors.half:
-        return Packed(row.vector, vectors.dimension)
-    numbers = struct.unpack(f">{vectors.dimension}e", row.vector)
-    return Packed(struct.pack(f">{vectors.dimension}f", *numbers), vectors.dimension)

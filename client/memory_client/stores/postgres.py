@@ -28,12 +28,18 @@ from memory_client.errors import (
     Unsupported,
     VersionConflict,
 )
+from memory_client.parts import part
 from memory_client.stores import bulk
 from memory_client.stores.pool import Connection, Pool
 from memory_client.types import Appended, Capabilities, Embedding, Event, Hit, Json, Status, Value, Vector
 
 T = TypeVar("T")
 
+# Rows of a batch, and the seconds that one should take.
+FIRST_BATCH = 1000
+LARGEST_BATCH = 1 << 20
+QUICK = 1.0
+SLOW = 4.0
 # A transaction that another one was in the way of is tried again: nothing of it was done.
 TRIES = 5
 TRANSIENT = ("40001", "40P01")
@@ -79,6 +85,7 @@ class PostgresStore:
         self._lock = threading.Lock()
         self._known: Facts | None = None
         self._expect_new = True
+        self._batch = FIRST_BATCH
 
     @property
     def capabilities(self) -> Capabilities:
@@ -128,18 +135,29 @@ class PostgresStore:
 
     def upsert(self, embeddings: Iterable[Embedding]) -> int:
         """Stores by COPY what is new, the rest by one statement a batch; each batch is a transaction."""
+        given = iter(embeddings)
         stored = 0
-        for given, rows in bulk.batches(embeddings, self._pack):
-            self._run(functools.partial(self._load, rows))
-            stored += given
+        while batch := part(given, rows=self._batch):
+            begin = monotonic()
+            load = functools.partial(self._load, bulk.ordered(batch))
+            self._anew(functools.partial(self._run, load))
+            self._pace(monotonic() - begin)
+            stored += len(batch)
         return stored
 
-    def _load(self, rows: list[bulk.Row], connection: Connection) -> None:
+    def _load(self, rows: list[Embedding], connection: Connection) -> None:
         place = (connection, self._binding.schema, self._dataset(), self._vectors(), rows)
         if self._expect_new and not self._vectors().guarded and bulk.copy(*place):
             return
         # Who stores again what is there does so for many: COPY is tried again when a batch was new after all.
         self._expect_new = bulk.upsert(*place)
+
+    def _pace(self, seconds: float) -> None:
+        """Makes batches larger while they are quick: with an index they are slow, and statements have a timeout."""
+        if seconds < QUICK:
+            self._batch = min(2 * self._batch, LARGEST_BATCH)
+        elif seconds > SLOW:
+            self._batch = max(self._batch // 2, 1)
 
     def delete_embedding(self, key: str) -> int:
         """Calls memory_delete_embedding."""
@@ -152,7 +170,7 @@ class PostgresStore:
     ) -> Sequence[Hit]:
         """Calls memory_search."""
         vectors = self._vectors()
-        given = None if vector is None else bulk.Packed(self._numbers(vector, ">f"), self._vectors().dimension)
+        given = None if vector is None else self._anew(lambda: self._packed(vector))
         contained = None if where is None else encoding.to_json(dict(where))
         rows = self._call("memory_search(%s, %s, %s, %s, %s)", given, query, limit, contained, vectors=vectors)
         return [Hit(*row[1:]) for row in rows]
@@ -202,20 +220,21 @@ class PostgresStore:
             raise Unsupported(msg)
         return vectors
 
-    def _pack(self, embedding: Embedding) -> bytes:
-        return self._numbers(embedding.vector, ">e" if self._vectors().half else ">f")
+    def _packed(self, vector: Vector) -> bulk.Packed:
+        known = self._vectors()
+        numbers = encoding.to_bytes(vector, ">f", dimension=known.dimension, metric=known.metric)
+        return bulk.Packed(numbers, known.dimension)
 
-    def _numbers(self, vector: Vector, number: encoding.Format) -> bytes:
+    def _anew(self, work: Callable[[], T]) -> T:
+        """Does it again when the claim got another dimension since it was asked for, while the Memory was empty."""
         known = self._vectors()
         try:
-            return encoding.to_bytes(vector, number, dimension=known.dimension, metric=known.metric)
+            return work()
         except DimensionMismatch:
-            # The claim may have got another dimension, while the Memory was empty.
             self._known = None
-            fresh = self._vectors()
-            if fresh == known:
+            if self._vectors() == known:
                 raise
-            return encoding.to_bytes(vector, number, dimension=fresh.dimension, metric=fresh.metric)
+            return work()
 
     def _facts(self) -> Facts:
         known = self._known
