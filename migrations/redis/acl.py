@@ -75,7 +75,8 @@ def rights(home: Home, verifier: str, known: Iterable[str], *, writer: bool) -> 
         writer: Whether it may write; one of a Memory on legal hold may not.
     """
     access = "~" if writer else "%R~"
-    patterns = (home.events, f"{home.event_ids}*", f"{home.kv}*", home.vector_times, home.vector_keys("*"))
+    entries = (home.events, f"{home.event_ids}*", f"{home.kv}*", home.kv_times)
+    patterns = (*entries, home.vector_times, home.vector_keys("*"))
     return Rights(
         enabled=True,
         verifiers=frozenset({verifier.removeprefix("#")}),

@@ -50,6 +50,11 @@ class Home:
         return f"{self.prefix}kv:"
 
     @property
+    def kv_times(self) -> str:
+        """Sorted set: when each key-value entry was written."""
+        return f"{self.prefix}kv-times"
+
+    @property
     def vectors(self) -> str:
         """Vector set."""
         return f"{self.prefix}vectors"

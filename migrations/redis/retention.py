@@ -56,7 +56,7 @@ class Retention:
 
     def keys(self, old: Sequence[str]) -> int:
         """Removes key-value entries that seemed to be old, those that still are."""
-        kind = _Kind(list, self._old_keys, lambda keys: [["UNLINK", *keys]])
+        kind = _Kind(list, self._old_keys, self._forget_keys)
         removed = 0
         for batch in _batches(old):
             if self.deadline.passed:
@@ -134,6 +134,10 @@ class Retention:
         now = sweep.time_ms(self.node)
         answers = self.node.each([["VGETATTR", self.home.vectors, each] for each in elements])
         return [each for each, answer in zip(elements, answers, strict=True) if _has_ended(answer, now)]
+
+    def _forget_keys(self, keys: Sequence[str]) -> list[list[str]]:
+        names = [key.removeprefix(self.home.kv) for key in keys]
+        return [["UNLINK", *keys], ["ZREM", self.home.kv_times, *names]]
 
     def _forget(self, elements: Sequence[str]) -> list[list[str]]:
         commands = [["ZREM", self.home.vector_times, *elements]]

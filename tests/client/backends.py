@@ -8,9 +8,13 @@ from typing import Protocol
 
 from memoryctl import binding
 from memoryctl.embedded import Login
+from tests.client.redisbackend import RedisBackend
 from tests.datamodel.homes import Home, made
 from tests.migrations.documents import Memory as Document
 from tests.postgres import Postgres, Servers
+from tests.redisservers import Kind
+from tests.redisservers import Servers as RedisServers
+from tests.rgw import Rgw
 
 DIMENSION = 3
 
@@ -44,8 +48,17 @@ class Backend(Protocol):
         ...
 
 
-# Gives a backend of a session (of a test worker), or skips the test when this machine has no such server.
-Factory = Callable[[Servers, ExitStack, Path], Backend]
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """The servers that a session of tests (a test worker's) has, each started when first asked for."""
+
+    postgres: Servers
+    redis: RedisServers
+    rgw: Callable[[], Rgw]
+
+
+# Gives a backend, or skips the test when this machine has no such server.
+Factory = Callable[[Machine, ExitStack, Path], Backend]
 
 
 def entries(document: Document, login: Login, dataset: str) -> dict[str, str]:
@@ -117,7 +130,15 @@ class PostgresBackend:
 
 
 def postgresql(version: int) -> Factory:
-    return lambda servers, stack, folder: PostgresBackend(servers.get(version), stack, folder)
+    return lambda machine, stack, folder: PostgresBackend(machine.postgres.get(version), stack, folder)
+
+
+def redis(kind: Kind, *, cluster: bool = False) -> Factory:
+    def made(machine: Machine, _: ExitStack, folder: Path) -> RedisBackend:
+        nodes = machine.redis.cluster(kind).nodes if cluster else [machine.redis.get(kind, name="-client")]
+        return RedisBackend(nodes, folder)
+
+    return made
 
 
 # The suite runs over each of these.
@@ -125,4 +146,8 @@ BACKENDS: dict[str, Factory] = {
     "postgresql-16": postgresql(16),
     "postgresql-17": postgresql(17),
     "postgresql-18": postgresql(18),
+    "redis-8": redis("redis8"),
+    "redis-7": redis("redis7"),
+    "valkey": redis("valkey"),
+    "redis-cluster": redis("redis8", cluster=True),
 }

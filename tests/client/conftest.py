@@ -5,30 +5,39 @@ from pathlib import Path
 import pytest
 
 from memory_client import Memory
-from tests.client.backends import BACKENDS, Backend, Place
+from tests import redisservers
+from tests.client.backends import BACKENDS, Backend, Machine, Place
 from tests.postgres import Servers
 
 pytest.register_assert_rewrite("tests.client.conformance")
 
 
 @pytest.fixture(scope="session")
-def backends(postgres_servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Backend]]:
+def backends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str, Machine], Backend]]:
     """Gives a backend by its name; each is made when first asked for, and once."""
     made: dict[str, Backend] = {}
     with ExitStack() as stack:
 
-        def backend(name: str) -> Backend:
+        def backend(name: str, machine: Machine) -> Backend:
             if name not in made:
-                made[name] = BACKENDS[name](postgres_servers, stack, tmp_path_factory.mktemp(name))
+                made[name] = BACKENDS[name](machine, stack, tmp_path_factory.mktemp(name))
             return made[name]
 
         yield backend
 
 
-@pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest, backends: Callable[[str], Backend]) -> Backend:
+@pytest.fixture
+def machine(request: pytest.FixtureRequest, postgres_servers: Servers, redis_servers: redisservers.Servers) -> Machine:
+    """The servers of this session."""
+    return Machine(postgres_servers, redis_servers, lambda: request.getfixturevalue("rgw"))
+
+
+@pytest.fixture(
+    params=[pytest.param(name, marks=pytest.mark.xdist_group("rgw") if "s3" in name else ()) for name in BACKENDS]
+)
+def backend(request: pytest.FixtureRequest, machine: Machine, backends: Callable[[str, Machine], Backend]) -> Backend:
     """Each backend in turn."""
-    return backends(request.param)
+    return backends(request.param, machine)
 
 
 @pytest.fixture
