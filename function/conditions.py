@@ -233,6 +233,15 @@ def waiting_for_keys(secret: str, namespace: str) -> Condition:
     return false(CREDENTIALS_READY, "WaitingForBackend", message)
 
 
+def waiting_for_access_key(name: str) -> Condition:
+    """Say whose key is not to be seen."""
+    message = (
+        f'AccessKey "{name}" shows no username and password: wait for the AWS provider to write them, or delete the '
+        "AccessKey if its Secret is lost, and it is made anew"
+    )
+    return false(CREDENTIALS_READY, "WaitingForBackend", message)
+
+
 def provisioned(job: str, namespace: str) -> Condition:
     """Say which Job did it."""
     return true(PROVISIONED, "Succeeded", f'Job "{job}" in namespace "{namespace}" is complete')
@@ -264,6 +273,20 @@ def not_applied(reason: str, what: str, namespace: str, said: str) -> Condition:
         "and the Memory goes on by itself"
     )
     return false(PROVISIONED, reason, message)
+
+
+def managing(*, alone: bool) -> Condition:
+    """Say what the AWS provider is about to make; not which one, for each change of a status is work for many."""
+    what = "bucket and users" if alone else "users"
+    return false(PROVISIONED, "Running", f"waiting for the AWS provider to make this Memory's {what}")
+
+
+def not_managed(what: str, said: str) -> Condition:
+    """Say what the AWS provider could not make, in its own words."""
+    message = (
+        f"the AWS provider cannot apply {what}: {said}; it tries again by itself, and the Memory goes on by itself"
+    )
+    return false(PROVISIONED, "NotApplied", message)
 
 
 def job_failed(reason: str, said: str, job: str, namespace: str) -> str:

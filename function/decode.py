@@ -33,6 +33,7 @@ def decode(req: fnv1.RunFunctionRequest) -> Inputs:
         credentials={name: dict(each.credential_data.data) for name, each in req.credentials.items()},
         settings=to_dict(req.input),
         connection_details=dict(req.observed.composite.connection_details),
+        details=_Details(req.observed.resources),
         objects=frozenset(key for key in _objects(req.observed.resources) if names.is_ours(key)),
     )
 
@@ -125,6 +126,24 @@ class _Observed(Mapping[str, Mapping[str, Any]]):
 
     def __iter__(self) -> Iterator[str]:
         # A map's order differs from process to process.
+        return iter(sorted(self._resources))
+
+    def __len__(self) -> int:
+        return len(self._resources)
+
+
+class _Details(Mapping[str, Mapping[str, bytes]]):
+    """Connection details of observed resources, each read when it is asked for."""
+
+    def __init__(self, resources: Mapping[str, fnv1.Resource]) -> None:
+        self._resources = resources
+
+    def __getitem__(self, key: str) -> Mapping[str, bytes]:
+        if key not in self._resources:
+            raise KeyError(key)
+        return dict(self._resources[key].connection_details)
+
+    def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._resources))
 
     def __len__(self) -> int:

@@ -4,6 +4,8 @@ With delivery `Object` each object is the manifest of a provider-kubernetes `Obj
 Crossplane v1.20, which composes nothing that has a namespace, and for backends in another cluster. `unwrap` shows the
 plan what is observed as if there were no `Object`, `wrap` puts what is planned back into them.
 
+Managed resources are composed as they are: they have no namespace, and their provider is in this cluster.
+
 What is there stays as it was delivered: an object that changed from one way to the other would be deleted and made
 again, and a Job run again. So an `Object` stays one, under its own name and ProviderConfig, and so does what is none.
 """
@@ -48,7 +50,7 @@ def wrap(plan: Plan, inputs: Inputs) -> Plan:
     for key, resource in plan.resources.items():
         if key in inputs.objects:
             resources[key] = _again(resource, inputs.observed[key], answer)
-        elif wanted and key not in inputs.observed:
+        elif wanted and key not in inputs.observed and not names.is_aws(key):
             resources[key] = Resource(_new(resource.body, inputs.settings, answer), ready=False)
         else:
             resources[key] = resource
@@ -58,7 +60,8 @@ def wrap(plan: Plan, inputs: Inputs) -> Plan:
 def conflict(inputs: Inputs, wanted: str) -> str | None:
     """Say that objects were delivered the other way than the Composition wants, None when they were not."""
     if wanted == KIND:
-        others = any(names.is_ours(key) and key not in inputs.objects for key in inputs.observed)
+        ours = (key for key in inputs.observed if names.is_ours(key) and not names.is_aws(key))
+        others = any(key not in inputs.objects for key in ours)
     else:
         others = bool(inputs.objects)
     return conditions.delivery_changed(wanted) if others else None

@@ -29,6 +29,8 @@ PROVIDER_CLAIMED = "provider-claimed"
 PROVIDER_SHARED = "provider-shared"
 CONSUMER = "consumer-namespace"
 CNPG_ROLES = "cnpg-roles"
+AWS_USERS = "aws-users"
+AWS_BUCKETS = "aws-buckets"
 
 _PROVISION_KEY = re.compile(r"^provision-([0-9a-f]{10})-([1-9][0-9]*)$")
 _REQUEST_KEY = re.compile(r"^request-([0-9a-f]{10})$")
@@ -38,7 +40,8 @@ _JOB_KEY = re.compile(r"^(provision|probe)-([0-9a-f]{10})(?:-[1-9][0-9]*)?$")
 _OUR_KEY = re.compile(
     r"^(binding|binding-reader|(request|login)-[0-9a-f]{10}|provision-[0-9a-f]{10}-[1-9][0-9]*|probe-[0-9a-f]{6}([0-9a-f]{4})?"
     r"|(report|report-role|report-binding|keys|keys-role|keys-binding|service-account|reaper|reaper-binding|reaper-cluster-binding|maintenance)-[0-9a-f]{6}"
-    r"|(cnpg-database|login|cnpg-(role|secret)-(owner|writer|reader|job|(rw|ro)-[ab]))-[0-9a-f]{6})$"
+    r"|(cnpg-database|login|cnpg-(role|secret)-(owner|writer|reader|job|(rw|ro)-[ab]))-[0-9a-f]{6}"
+    r"|aws-[a-z]+(-(writer|reader|(rw|ro)-[ab]))?-[0-9a-f]{6})$"
 )
 _LABEL_MAX = 63
 _NAME_MAX = 253
@@ -146,6 +149,16 @@ def is_cnpg(key: str) -> bool:
     return is_ours(key) and _CNPG_KEY.match(key) is not None
 
 
+def is_aws(key: str) -> bool:
+    """Whether a resource key is that of a managed resource of the AWS provider."""
+    return key.startswith("aws-") and is_ours(key)
+
+
+def aws_key(kind: str, part: str = "") -> str:
+    """Give the stem of a managed resource's key: `aws-bucket`, `aws-user-rw-a`."""
+    return f"aws-{kind}-{part}" if part else f"aws-{kind}"
+
+
 def probe_key(content_hash: str) -> str:
     """Key of the Job that gives a provider's first answer."""
     return f"probe-{content_hash}"
@@ -206,6 +219,11 @@ def cnpg_secret(role: str) -> str:
 def job_login(role: str, key: str) -> str:
     """Name the Secret that a Memory's Jobs log in with; its key's hash says whose, and which, password it is."""
     return f"{cnpg_object(role)}-{key}"
+
+
+def aws_secret(stem: str, key: str) -> str:
+    """Name an access key, and the Secret that it is written to; its key's hash says which epoch's it is."""
+    return f"{stem}-{key.removeprefix('aws-key-')}"
 
 
 def role_stamp(identity: str, database: str) -> str:

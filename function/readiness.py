@@ -69,9 +69,13 @@ def exists(observed: Mapping[str, Any], key: str) -> bool:
     return key in observed
 
 
+# What a managed resource says of another one that is not there yet.
+_NOT_RESOLVED = "cannot resolve references"
+
+
 @dataclass(frozen=True)
 class Applied:
-    """Whether CloudNativePG has done what one of its objects says.
+    """Whether somebody has done what one of their objects says.
 
     Attributes:
         phase: Waiting until it says something of the object as it is now.
@@ -95,6 +99,22 @@ def cnpg(observed: Mapping[str, Any], secret_version: str | None = None) -> Appl
     current = status.get("observedGeneration") == observed["metadata"].get("generation")
     taken = secret_version is None or status.get("secretResourceVersion") == secret_version
     return Applied("Applied" if status.get("applied") and current and taken else "Waiting")
+
+
+def managed(observed: Mapping[str, Any]) -> Applied:
+    """Read a managed resource's `Synced` and `Ready`; either may be of an earlier spec, where it says of which."""
+    metadata, said = observed["metadata"], observed.get("status", {}).get("conditions", ())
+    found = {each.get("type"): each for each in said if not _is_late(each, metadata.get("generation"))}
+    synced = found.get("Synced", {})
+    if synced.get("status") == "False" and not str(synced.get("message", "")).startswith(_NOT_RESOLVED):
+        return Applied("Failed", str(synced.get("message", "")))
+    is_done = all(found.get(kind, {}).get("status") == "True" for kind in ("Synced", "Ready"))
+    return Applied("Applied" if is_done else "Waiting")
+
+
+def _is_late(condition: Mapping[str, Any], generation: Any) -> bool:
+    seen = condition.get("observedGeneration")
+    return isinstance(seen, int) and isinstance(generation, int) and 0 < seen < generation
 
 
 def _cnpg_words(status: Mapping[str, Any]) -> str:

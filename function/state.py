@@ -26,6 +26,7 @@ class Inputs:
         credentials: Pipeline credentials: name to key to bytes.
         settings: The pipeline step's `input`.
         connection_details: What Crossplane has published for the composite.
+        details: Connection details of composed resources by resource key; of most there are none.
         objects: Keys of those of ours that are observed as Objects of provider-kubernetes.
     """
 
@@ -36,6 +37,7 @@ class Inputs:
     credentials: Mapping[str, Mapping[str, bytes]]
     settings: Mapping[str, Any]
     connection_details: Mapping[str, bytes]
+    details: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
     objects: frozenset[str] = frozenset()
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from function.credentials import Login, RootKey
-    from function.model import ClaimedProviders, Memory
+    from function.model import S3, ClaimedProviders, Memory
     from function.names import Identity
 
 # Version of what apps find behind a binding (modules.md): tables, keys and signatures are frozen within one.
@@ -68,6 +68,19 @@ class Cluster:
     name: str
     connection_limit: int
     vector_schema: str | None
+
+
+@dataclass(frozen=True)
+class Operator:
+    """Software of others that must be in the cluster.
+
+    Attributes:
+        definitions: Cluster-scoped definitions whose presence says that it is, by the name that they are required by.
+        advice: What to say where one is missing, as the second half of a sentence.
+    """
+
+    definitions: Mapping[str, str]
+    advice: str
 
 
 class Backend(Protocol):
@@ -137,6 +150,16 @@ class Backend(Protocol):
     @property
     def cluster(self) -> Cluster | None:
         """The Cluster, in `namespace`, whose operator makes roles and databases; None where Jobs do."""
+        ...
+
+    @property
+    def cloud(self) -> S3 | None:
+        """What is said of the cloud where managed resources make users, and perhaps buckets; None where Jobs do."""
+        ...
+
+    @property
+    def operator(self) -> Operator | None:
+        """Whose objects a Memory is made of; None where Jobs do everything."""
         ...
 
     @property

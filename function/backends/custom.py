@@ -33,6 +33,8 @@ class CustomBackend:
     shares_login = False
     admin_secret = None
     cluster = None
+    cloud = None
+    operator = None
     ca = None
     ca_secret = None
 

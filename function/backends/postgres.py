@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
+from function import names
 from function.backends import checks
-from function.backends.base import CONTRACT, Cluster, Place, vectors
+from function.backends.base import CONTRACT, Cluster, Operator, Place, vectors
 from function.errors import InvalidSpec
 from function.lazy import cached_property
+from function.resources import cnpg
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,6 +109,17 @@ class PostgresBackend:
     def admin_secret(self) -> str | None:
         """Name of the admin's Secret."""
         return self._admin.name if self.manages_by == "SQL" else None
+
+    cloud = None
+
+    @property
+    def operator(self) -> Operator | None:
+        """CloudNativePG, where it makes roles."""
+        advice = (
+            "so no CloudNativePG of 1.30 or later that could make roles: upgrade the operator, or name an admin's "
+            "Secret in spec.postgres.connectionSecret"
+        )
+        return Operator({names.CNPG_ROLES: cnpg.ROLES_CRD}, advice) if self.cluster else None
 
     @property
     def cluster(self) -> Cluster | None:

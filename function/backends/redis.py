@@ -35,6 +35,8 @@ class RedisBackend:
     takes_passwords = False
     shares_login = False
     cluster = None
+    cloud = None
+    operator = None
     ca_secret = None
 
     @cached_property

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from function import names
 from function.backends import checks
-from function.backends.base import CONTRACT, Place, vectors
+from function.backends.base import CONTRACT, Operator, Place, vectors
 from function.errors import InvalidSpec
 from function.lazy import cached_property
+from function.resources import aws
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -120,6 +122,23 @@ class S3Backend:
     def admin_secret(self) -> str:
         """Name of the admin's Secret; its keys are access key and secret key."""
         return self.spec.admin_secret.name
+
+    @property
+    def cloud(self) -> S3 | None:
+        """The spec, where the AWS provider makes users."""
+        return self.spec if self.spec.users == "AWS" else None
+
+    @property
+    def operator(self) -> Operator | None:
+        """The AWS provider, of which each service is a package."""
+        if self.cloud is None:
+            return None
+        buckets = {} if self.spec.bucket else {names.AWS_BUCKETS: aws.BUCKETS_CRD}
+        advice = (
+            "so no upbound AWS provider that could make users or buckets: install its packages for IAM and S3, or "
+            "write another spec.s3.users"
+        )
+        return Operator({names.AWS_USERS: aws.USERS_CRD, **buckets}, advice)
 
     @property
     def url(self) -> str:

@@ -15,38 +15,19 @@ from function.lazy import cached_property
 from function.plan.kept import kept
 from function.resources import cnpg, secret
 from function.resources.projection import project
-from function.state import Requirement, Resource
+from function.state import Resource
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from function.backends.base import Backend, Cluster, LoginSlot
+    from function.backends.base import Cluster, LoginSlot
     from function.conditions import Condition
     from function.resources.metadata import Owner
-    from function.state import Inputs, Manifest
+    from function.state import Manifest
 
 # How often the operator is asked to look again before its own pace has to do.
 _ATTEMPTS = 8
 _LONGEST_WORDS = 600
-
-
-def requirements(backend: Backend) -> tuple[Requirement, ...]:
-    """What must be seen to know that the operator can make roles; nothing where Jobs make them."""
-    if backend.cluster is None:
-        return ()
-    kind = "CustomResourceDefinition"
-    return (Requirement(names.CNPG_ROLES, "apiextensions.k8s.io/v1", kind, match_name=cnpg.ROLES_CRD),)
-
-
-def missing(backend: Backend, inputs: Inputs) -> str | None:
-    """Say that the operator of this cluster is too old, None when it is not, or nobody has said yet."""
-    answer = inputs.required.get(names.CNPG_ROLES)
-    if backend.cluster is None or answer is None or len(answer):
-        return None
-    return (
-        f"there is no CustomResourceDefinition {cnpg.ROLES_CRD} in this cluster, so no CloudNativePG of 1.30 or later "
-        "that could make roles: upgrade the operator, or name an admin's Secret in spec.postgres.connectionSecret"
-    )
 
 
 @dataclass(frozen=True)
@@ -183,8 +164,13 @@ class Roles:
         """
         return tuple(self._key(f"role-{group}") for group in ("owner", "writer", "reader"))
 
+    @property
+    def is_frozen(self) -> bool:
+        """Whether all stays as it is."""
+        return self.wish.is_frozen
+
     @cached_property
-    def has_groups(self) -> bool:
+    def is_begun(self) -> bool:
         """Whether the roles that nobody logs in as are there."""
         return all(self._states[key].phase == "Applied" for key in self._groups)
 

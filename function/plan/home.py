@@ -6,17 +6,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from function import conditions, names
+from function import conditions, delivery, names
 from function.backends.base import logins
 from function.credentials import Login
 from function.lazy import cached_property
-from function.plan import attempts, cnpg, document, jobs
+from function.plan import attempts, aws, cnpg, document, jobs
 from function.plan.answers import Answer
 from function.plan.findings import STATUS as FOUND
 from function.plan.findings import Findings, Upkeep
 from function.plan.kept import BUSY_SECONDS, CONVERGING_SECONDS, REST_SECONDS, STABLE_SECONDS, kept, ready_when_observed
 from function.plan.maintenance import OwnMaintenance, schedule
 from function.resources import job, report, secret
+from function.resources.aws import Place
 from function.resources.metadata import Owner
 from function.state import Manifest, Resource
 
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
 
     from function.backends.base import Backend, Cluster, LoginSlot
     from function.conditions import Condition
-    from function.model import MemoryInput
+    from function.model import S3, MemoryInput
     from function.plan.attempts import Decision, Start
     from function.plan.document import Document
     from function.plan.lookup import Found
+    from function.plan.managed import Managed
     from function.plan.rotation import Rotation
     from function.plan.subject import Subject
 
@@ -134,30 +136,53 @@ class Home:
         return self.subject.has_binding and (has_reader or not self.subject.spec.access.read_only_secret)
 
     def gated(self, decision: Decision) -> Decision:
-        """Hold a Job back until CloudNativePG has made what it logs in as, and where."""
-        roles = self._roles(decision)
-        if roles is None or decision.start is None or roles.wish.is_frozen or roles.is_applied:
+        """Hold a Job back until others have made what they make: logins, and where these belong."""
+        managed = self._managed(decision)
+        if managed is None or decision.start is None or managed.is_frozen or managed.is_applied:
             return decision
         return replace(decision, start=None)
 
-    def _roles(self, decision: Decision) -> cnpg.Roles | None:
-        """The roles and the database as objects, None where Jobs make them."""
-        cluster = self.backend.cluster
-        if cluster is None:
-            return None
+    def _managed(self, decision: Decision) -> Managed | None:
+        """The logins, and what belongs to them, as objects of others; None where Jobs make them."""
         if decision not in self._made:
-            self._made[decision] = self._make(decision, cluster)
+            self._made[decision] = self._make(decision)
         return self._made[decision]
 
     @cached_property
-    def _made(self) -> dict[Decision, cnpg.Roles]:
+    def _made(self) -> dict[Decision, Managed | None]:
         """They are asked for often in a call."""
         return {}
 
-    def _make(self, decision: Decision, cluster: Cluster) -> cnpg.Roles:
-        spec, identity = self.subject.spec, self.subject.identity
+    def _make(self, decision: Decision) -> Managed | None:
+        if self.backend.cluster:
+            return self._roles(decision, self.backend.cluster)
+        return self._users(decision, self.backend.cloud) if self.backend.cloud else None
+
+    def _is_frozen(self, decision: Decision) -> bool:
+        """Whether a Job with another request is at work."""
         at_work = [each.hash for each in decision.kept if each.state.phase == "Running"]
         at_work += [decision.start.hash] if decision.start else []
+        return any(each != self.document.hash for each in at_work)
+
+    def _users(self, decision: Decision, cloud: S3) -> aws.Users:
+        spec, identity, own = self.subject.spec, self.subject.identity, self.subject.own_ref
+        wish = aws.Wish(
+            prefix=self.prefix,
+            logins=self.logins,
+            epoch=self.rotation.epoch,
+            place=Place(self.database, self.backend.home_of(identity, spec), alone=cloud.bucket is None),
+            days=spec.retention.ttl_days,
+            is_held=spec.legal_hold,
+            has_home=self.subject.has_home,
+            is_frozen=self._is_frozen(decision),
+        )
+        # The provider's own cluster is this one, where a job namespace of another cluster need not be.
+        secrets = own[0] if own and self.settings.delivery == delivery.KIND else self.backend.namespace
+        shared, observed = self.backend.place.database, self.subject.inputs.observed
+        return aws.Users(self.owner, cloud, shared, secrets, wish, observed)
+
+    def _roles(self, decision: Decision, cluster: Cluster) -> cnpg.Roles:
+        spec, identity = self.subject.spec, self.subject.identity
         wish = cnpg.Wish(
             prefix=self.prefix,
             stamp=names.role_stamp(identity.text, self.backend.place.database),
@@ -167,7 +192,7 @@ class Home:
             drops=spec.deletion_policy == "Delete" and not spec.legal_hold,
             has_home=self.subject.has_home,
             is_provisioned=decision.phase == "Complete",
-            is_frozen=any(each != self.document.hash for each in at_work),
+            is_frozen=self._is_frozen(decision),
         )
         return cnpg.Roles(self.owner, cluster, wish, self._known_by, self.subject.inputs.observed)
 
@@ -181,23 +206,23 @@ class Home:
     def resources(self, decision: Decision) -> dict[str, Resource]:
         """Every composed resource, by key."""
         observed = self.subject.inputs.observed
-        roles = self._roles(decision)
-        made = ready_when_observed(observed, {**self._report(roles), **self._bindings(decision)})
-        login = roles.login_secret if roles else self.backend.admin_secret
-        for more in (roles.resources() if roles else {}, self._jobs(decision, login), self._maintenance(decision)):
+        managed = self._managed(decision)
+        made = ready_when_observed(observed, {**self._report(managed), **self._bindings(decision)})
+        login = (managed.login_secret if managed else None) or self.backend.admin_secret
+        for more in (managed.resources() if managed else {}, self._jobs(decision, login), self._maintenance(decision)):
             made |= more
         return made
 
     def _maintenance(self, decision: Decision) -> dict[str, Resource]:
         """Its own CronJob, where the provider can have none for all; it logs in as Jobs do."""
-        roles = self._roles(decision)
-        if roles is None:
+        managed = self._managed(decision)
+        if managed is None or managed.login_secret is None:
             return {}
-        if roles.wish.is_frozen:
+        if managed.is_frozen:
             return self._own_maintenance.kept()
         # Not before the app has what it waits for: each change of what is composed is work for Crossplane.
         is_provisioned = decision.phase == "Complete" and self.is_handed_out
-        return self._own_maintenance.resources(roles.login_secret, is_provisioned=is_provisioned)
+        return self._own_maintenance.resources(managed.login_secret, is_provisioned=is_provisioned)
 
     @cached_property
     def _own_maintenance(self) -> OwnMaintenance:
@@ -222,10 +247,10 @@ class Home:
 
     def pace(self, decision: Decision, *, settled: bool) -> int:
         """How many seconds an answer holds."""
-        roles = self._roles(decision)
+        managed = self._managed(decision)
         if settled:
-            return STABLE_SECONDS if roles is None or self._has_rested(decision) else CONVERGING_SECONDS
-        moves = roles and not roles.has_failed and decision.phase != "Failed" and self.found.condition.status
+            return STABLE_SECONDS if managed is None or self._has_rested(decision) else CONVERGING_SECONDS
+        moves = managed and not managed.has_failed and decision.phase != "Failed" and self.found.condition.status
         return BUSY_SECONDS if moves else CONVERGING_SECONDS
 
     def _has_rested(self, decision: Decision) -> bool:
@@ -233,14 +258,14 @@ class Home:
         ended = decision.subject.state.finished if decision.subject else ""
         return self._own_maintenance.ran_since(ended, REST_SECONDS)
 
-    def _report(self, roles: cnpg.Roles | None) -> dict[str, Manifest]:
+    def _report(self, managed: Managed | None) -> dict[str, Manifest]:
         name, observed = names.report(self.subject.identity.id12), self.subject.inputs.observed
         account = jobs.service_account(self.settings, self.found.provider)
         made = report.objects(self.owner, name, account, self._placed, observed)
         if self.backend.shares_login:
             made |= report.keys(self.owner, self.subject.identity.keys, account, self._placed, observed)
         binding = self._placed["report-binding"]
-        if roles and not roles.has_groups and binding not in observed:
+        if managed and not managed.is_begun and binding not in observed:
             # It is time enough with the next objects: each change of what is composed is another round for Crossplane.
             made.pop(binding, None)
         return made
@@ -331,17 +356,30 @@ class Home:
 
     def _entries(self, role: Literal["rw", "ro"]) -> Mapping[str, str] | None:
         """The entries of a connection Secret, None while nobody has said its login."""
-        given = self._given(role)
-        return self.backend.binding(self.subject.identity, self.subject.spec, *given) if given else None
+        given, login = self._given(role), names.login(self.prefix, role, self.rotation.slot)
+        if given is None:
+            return None
+        entries = self.backend.binding(self.subject.identity, self.subject.spec, *given)
+        # Where a key of somebody else's making stands in the login's place, nothing else would say whose it is.
+        return entries if given[0] == login else {**entries, "login": login}
 
     def _given(self, role: Literal["rw", "ro"]) -> tuple[str, str] | None:
-        """User name and password of a login: derived, or what a Job was given by the admin."""
+        """User name and password of a login: derived, or what a Job was given by the admin, or what the cloud made."""
+        login, inputs = names.login(self.prefix, role, self.rotation.slot), self.subject.inputs
+        if self.backend.cloud:
+            made = inputs.details.get(self._access_key(role), {})
+            username, password = (made.get(key, b"").decode(errors="replace") for key in ("username", "password"))
+            return (username, password) if username and password else None
         if self.backend.shares_login:
-            handed = self.subject.inputs.observed.get(self._placed["keys"])
+            handed = inputs.observed.get(self._placed["keys"])
             username, password = (secret.entry(handed, key) for key in ("username", "password"))
             return (username, password) if username and password else None
-        login = names.login(self.prefix, role, self.rotation.slot)
         return login, self.credential(login).password(self.rotation.key)
+
+    def _access_key(self, role: Literal["rw", "ro"]) -> str:
+        """Resource key of the access key that is in force."""
+        part = f"{role}-{self.rotation.slot}"
+        return aws.access_key(self.backend.namespace, self.backend.place.database, part, self.rotation.epoch)
 
     def connection_details(self, decision: Decision) -> Mapping[str, bytes]:
         """What Crossplane is to write, for a composite without a claim that names a Secret.
@@ -365,9 +403,9 @@ class Home:
             return credentials, conditions.rotating(self._job_name(decision), here, rotation.epoch, rotation.wanted)
         if decision.phase == "Complete":
             return credentials, conditions.provisioned(self._job_name(decision), here)
-        roles = self._roles(decision)
-        if roles and decision.phase == "Running" and decision.start is None and decision.subject is None:
-            return credentials, roles.waiting()
+        managed = self._managed(decision)
+        if managed and decision.phase == "Running" and decision.start is None and decision.subject is None:
+            return credentials, managed.waiting()
         if decision.phase == "Running" or decision.subject is None:
             at = decision.start or decision.subject
             current = at is not None and at.hash == self.document.hash
@@ -383,6 +421,9 @@ class Home:
             caveat = self.backend.caveat(self.subject.spec)
             return conditions.credentials_ready(name, namespace, is_copied=self.subject.is_copied, caveat=caveat)
         if decision.phase == "Complete" and self._given("rw") is None:
+            if self.backend.cloud:
+                stem = self.prefix.replace("_", "-")
+                return conditions.waiting_for_access_key(names.aws_secret(stem, self._access_key("rw")))
             return conditions.waiting_for_keys(self.subject.identity.keys, self.backend.namespace)
         if decision.phase == "Complete":
             return conditions.waiting_for_secret(name, namespace)

@@ -77,4 +77,6 @@ def events(inputs: Inputs, stands: Iterable[Condition], quiet: Iterable[Conditio
 def _is_ready(observed: Mapping[str, Any]) -> bool:
     if observed["kind"] in {"DatabaseRole", "Database"}:
         return readiness.cnpg(observed).phase == "Applied"
+    if ".aws.upbound.io/" in observed["apiVersion"]:
+        return readiness.managed(observed).phase == "Applied"
     return observed["kind"] != "Job" or readiness.job(observed).phase == "Complete"

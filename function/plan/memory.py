@@ -10,7 +10,7 @@ from function.conditions import Blocked
 from function.credentials import KeyRing
 from function.errors import InvalidSpec
 from function.model import Memory, MemoryInput, spec_of
-from function.plan import attempts, cnpg, lookup, rotation
+from function.plan import attempts, lookup, operators, rotation
 from function.plan.home import Home
 from function.plan.kept import CONVERGING_SECONDS, events, project_kept
 from function.plan.rotation import Rotation
@@ -123,8 +123,8 @@ def _provider(subject: Subject, settings: MemoryInput, asked: list[Requirement])
         backend.check_delivery(settings.delivery)
         backend.check(settings.claimed_providers)
         lookup.hold(found, backend, wish)
-        asked += cnpg.requirements(backend)
-        problem = cnpg.missing(backend, subject.inputs)
+        asked += operators.requirements(backend)
+        problem = operators.missing(backend, subject.inputs)
         if problem:
             raise Blocked(conditions.operator_too_old(found.provider.title, problem))
         _ = backend.ca

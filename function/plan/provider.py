@@ -10,7 +10,7 @@ from function.backends import backend_of
 from function.errors import InvalidSpec
 from function.lazy import cached_property
 from function.model import MemoryInput
-from function.plan import cnpg, document, jobs, lookup
+from function.plan import document, jobs, lookup, operators
 from function.plan.answers import Answer
 from function.plan.kept import CONVERGING_SECONDS, STABLE_SECONDS, events, kept, project_kept, ready_when_observed
 from function.plan.maintenance import Maintenance
@@ -45,7 +45,7 @@ def compose(inputs: Inputs) -> Plan:
         backend.check(settings.claimed_providers)
     except InvalidSpec as error:
         return project_kept(inputs, _STATUS, (conditions.backend_not_ready("InvalidSpec", str(error)),))
-    asked, problem = cnpg.requirements(backend), cnpg.missing(backend, inputs)
+    asked, problem = operators.requirements(backend), operators.missing(backend, inputs)
     if problem:
         stands = (conditions.backend_not_ready("OperatorTooOld", problem),)
         return project_kept(inputs, _STATUS, stands, requirements=asked)
@@ -70,7 +70,7 @@ class Probe:
             status=self.status(),
             ready=stands[0].status,
             events=events(self.inputs, stands),
-            requirements=cnpg.requirements(self.backend),
+            requirements=operators.requirements(self.backend),
             ttl_seconds=STABLE_SECONDS if stands[0].status else CONVERGING_SECONDS,
         )
 

@@ -103,7 +103,7 @@ class Subject:
     def before(self) -> Before:
         """What is known of the Memory's logins; a lost status is no new start."""
         written, reading = self._held(names.BINDING), self._held(names.BINDING_READER)
-        written = written or self.inputs.connection_details.get("username", b"").decode(errors="replace")
+        written = written or self._published()
         held = {written, reading if self.spec.access.read_only_secret else ""} - {""}
         noted = Applied.read(self.status.get("credentials", {}))
         applied = latest(noted, Applied.read(self.applied), names.slot_of_login(written))
@@ -130,7 +130,13 @@ class Subject:
 
     def _held(self, key: str) -> str:
         """Name of the login that a connection Secret holds, "" when it is not observed."""
-        return secret.entry(self.inputs.observed.get(key), "username")
+        body = self.inputs.observed.get(key)
+        return secret.entry(body, "login") or secret.entry(body, "username")
+
+    def _published(self) -> str:
+        """Name of the login in the Secret that Crossplane writes."""
+        details = self.inputs.connection_details
+        return (details.get("login") or details.get("username", b"")).decode(errors="replace")
 
     def wish(self, only_type: str | None = None) -> lookup.Wish:
         """Who wants which provider; where the status is lost, the applied document still says which server it was."""

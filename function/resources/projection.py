@@ -97,6 +97,25 @@ _DATABASE: Mask = {
     "extensions": [{"name": WHOLE, "schema": WHOLE}],
     "schemas": [{"name": WHOLE, "owner": WHOLE}],
 }
+_WITH_POLICIES: Mask = {
+    "providerConfigRef": {"name": WHOLE},
+    "deletionPolicy": WHOLE,
+    "managementPolicies": WHOLE,
+    "writeConnectionSecretToRef": {"name": WHOLE, "namespace": WHOLE},
+}
+
+
+def _managed(**fields: Any) -> Mask:
+    """A managed resource: the provider writes tags, and what references lead to, into the same part of the spec."""
+    return {"spec": {"forProvider": fields, **_WITH_POLICIES}}
+
+
+def _setting(*fields: str) -> Mask:
+    """One of a bucket's settings."""
+    return _managed(bucketRef=_NAMED, region=WHOLE, **dict.fromkeys(fields, WHOLE))
+
+
+_NAMED: Mask = {"name": WHOLE}
 # Its entries are a Job's: emitted again they would be ours, and go with the next answer.
 _WRITTEN_BY_JOBS: Mask = {"type": WHOLE}
 _MASKS: Mapping[str, Mask] = {
@@ -112,6 +131,20 @@ _MASKS: Mapping[str, Mask] = {
     },
     "RoleBinding": _BINDING,
     "ClusterRoleBinding": _BINDING,
+    "User": _managed(forceDestroy=WHOLE),
+    "Policy": _managed(policy=WHOLE),
+    "UserPolicyAttachment": _managed(userRef=_NAMED, policyArnRef=_NAMED),
+    "AccessKey": _managed(userRef=_NAMED),
+    "Bucket": _managed(region=WHOLE, objectLockEnabled=WHOLE),
+    "BucketOwnershipControls": _setting("rule"),
+    "BucketPublicAccessBlock": _setting(
+        "blockPublicAcls", "blockPublicPolicy", "ignorePublicAcls", "restrictPublicBuckets"
+    ),
+    "BucketVersioning": _setting("versioningConfiguration"),
+    "BucketObjectLockConfiguration": _setting("objectLockEnabled", "rule"),
+    "BucketServerSideEncryptionConfiguration": _setting("rule"),
+    "BucketReplicationConfiguration": _setting("role", "rule"),
+    "BucketLifecycleConfiguration": _setting("rule"),
 }
 
 

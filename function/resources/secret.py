@@ -20,7 +20,7 @@ CA_FILE = "ca.crt"
 SECRET_KEYS = (
     *(REQUEST_FILE, CA_FILE),
     *("type", "provider", "endpoint", "host", "port", "database", "schema", "username", "password", "uri", "sslmode"),
-    *("certificates", "dataset", "dimension", "metric", "contract", "region"),
+    *("certificates", "dataset", "dimension", "metric", "contract", "region", "login"),
     *("rw-a", "rw-b", "ro-a", "ro-b"),
 )
 

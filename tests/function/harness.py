@@ -49,6 +49,7 @@ class World:
         unanswered: Requirements that are not resolved, by name.
         old_form: Answer requirements as v1.20 does.
         published: Connection details that the control plane has published for the composite.
+        details: Connection details of composed resources, by key.
     """
 
     xr: Object
@@ -62,6 +63,7 @@ class World:
     unanswered: tuple[str, ...] = ()
     old_form: bool = False
     published: Mapping[str, bytes] = field(default_factory=dict)
+    details: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
 
     def but(self, **changes: Any) -> World:
         """The same with some things else."""
@@ -162,6 +164,7 @@ def request(world: World, asked: Mapping[str, fnv1.ResourceSelector] | None = No
     req.input.update(world.settings)
     for key, body in world.observed.items():
         req.observed.resources[key].resource.update(body)
+        req.observed.resources[key].connection_details.update(world.details.get(key, {}))
     for name, data in world.credentials.items():
         req.credentials[name].credential_data.data.update(data)
     answers = req.extra_resources if world.old_form else req.required_resources
@@ -282,9 +285,37 @@ def _served(key: str, body: Object, composite: Object | None) -> Object:
         _pod_defaults(body["spec"]["jobTemplate"]["spec"]["template"]["spec"])
     if body["kind"] == "ServiceAccount":
         body["secrets"] = [{"name": "token"}]
+    if is_managed(body):
+        _managed_defaults(body)
     if body["kind"] == "DatabaseRole":
         body["spec"] |= {"ensure": "present", "inherit": True}
     return body
+
+
+def is_managed(body: Object) -> bool:
+    """Whether an object is a managed resource of the AWS provider."""
+    return ".aws.upbound.io/" in body["apiVersion"]
+
+
+def _managed_defaults(body: Object) -> None:
+    """What its provider writes into an object besides its status: tags, and what references lead to."""
+    wanted, name = body["spec"]["forProvider"], body["metadata"]["name"]
+    body["metadata"]["annotations"]["crossplane.io/external-name"] = name
+    for reference in [each for each in wanted if each.endswith("Ref")]:
+        wanted[reference.removesuffix("Ref")] = wanted[reference]["name"]
+    if body["kind"] in {"User", "Policy", "Bucket"}:
+        wanted["tags"] = {"crossplane-kind": body["kind"].lower(), "crossplane-name": name}
+
+
+def access_keys(observed: Mapping[str, Object]) -> dict[str, dict[str, bytes]]:
+    """What the AWS provider has written to the Secrets of the access keys that it has made."""
+    made = {key: body for key, body in observed.items() if body["kind"] == "AccessKey" and body.get("status")}
+    return {key: _access_key(body["metadata"]["uid"]) for key, body in made.items()}
+
+
+def _access_key(uid: str) -> dict[str, bytes]:
+    digest = hashlib.sha256(uid.encode()).hexdigest()
+    return {"username": f"AKIA{digest[:16].upper()}".encode(), "password": f"secret-{digest[16:50]}".encode()}
 
 
 def _owner(composite: Object) -> Object:
@@ -396,7 +427,7 @@ def step(world: World, **jobs_end: Any) -> tuple[World, Answer]:
     observed = operated(observed)
     xr = {**world.xr, "status": {**answer.status, "conditions": _conditions(answer)}}
     published = dict(answer.response.desired.composite.connection_details) or world.published
-    return world.but(xr=xr, observed=observed, published=published), answer
+    return world.but(xr=xr, observed=observed, published=published, details=access_keys(observed)), answer
 
 
 def _applied(before: Object, body: Object) -> Object:
@@ -409,7 +440,7 @@ def _applied(before: Object, body: Object) -> Object:
         after |= {key: value for key, value in body.items() if key != "metadata"}
     if after != before and body["kind"] == "Secret":
         after["metadata"]["resourceVersion"] = str(int(before["metadata"]["resourceVersion"]) + 1)
-    if body["kind"] in {"DatabaseRole", "Database"}:
+    if body["kind"] in {"DatabaseRole", "Database"} or is_managed(body):
         after = {**_served(_key_of(before), body, None), "status": before.get("status", {})}
         after["metadata"]["ownerReferences"] = before["metadata"]["ownerReferences"]
         changed = after["spec"] != before["spec"]
@@ -423,11 +454,21 @@ def _key_of(body: Object) -> str:
 
 
 def operated(observed: Mapping[str, Object]) -> dict[str, Object]:
-    """The objects after CloudNativePG has looked at them once, all at the same time: what one needs must be there."""
-    return {
-        key: {**body, "status": _looked_at(body, observed)} if body["kind"] in {"DatabaseRole", "Database"} else body
-        for key, body in observed.items()
-    }
+    """The objects after their operators have looked at them once, all at the same time.
+
+    What CloudNativePG needs must be there; the AWS provider waits by itself.
+    """
+    return {key: _operated(body, observed) for key, body in observed.items()}
+
+
+def _operated(body: Object, observed: Mapping[str, Object]) -> Object:
+    if is_managed(body):
+        generation = body["metadata"]["generation"]
+        said = {"status": "True", "reason": "Available", "lastTransitionTime": TIME, "observedGeneration": generation}
+        return {**body, "status": {"conditions": [{"type": kind, **said} for kind in ("Ready", "Synced")]}}
+    if body["kind"] in {"DatabaseRole", "Database"}:
+        return {**body, "status": _looked_at(body, observed)}
+    return body
 
 
 def _looked_at(body: Object, observed: Mapping[str, Object]) -> Object:

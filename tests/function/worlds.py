@@ -86,6 +86,39 @@ def managed_world(memory_xr: Object | None = None, **postgres: Any) -> World:
     return world(managed(**postgres), memory_xr=memory_xr).but(definitions=(ROLES_CRD,))
 
 
+ADMIN_ONLY: Object = {"adminSecret": ADMIN}
+REDIS: Object = {"host": "redis.example.com", "caBundle": CA, **ADMIN_ONLY}
+S3: Object = {"endpoint": "https://s3.example.com", "bucket": "memories", "users": "RGW", **ADMIN_ONLY}
+AWS: Object = {"bucketPrefix": "acme-memory", "users": "AWS", "region": "eu-central-1", **ADMIN_ONLY}
+CUSTOM: Object = {
+    "image": "registry.example.com/memory-mariadb@sha256:" + "0" * 64,
+    "endpoint": "db.example.com:3306",
+    "database": "memories",
+    "configSecret": {"name": "mariadb-admin", "namespace": "databases"},
+}
+AWS_CRDS: tuple[Object, ...] = tuple(
+    {**ROLES_CRD, "metadata": {"name": name}} for name in ("users.iam.aws.upbound.io", "buckets.s3.aws.upbound.io")
+)
+_CAPABILITIES: dict[str, list[str]] = {"redis": ["redis", "vector-sets"], "s3": ["versioning"], "custom": []}
+
+
+def of_type(kind: str, block: Object, claim: tuple[str, str] | None = None, **spec: Any) -> Object:
+    """A provider of another type, probed."""
+    body = xr("XMemoryProvider", "pg", {"type": kind, kind: block, **spec}, claim)
+    body["status"] = {
+        "type": kind,
+        "version": "8.0.2",
+        "capabilities": _CAPABILITIES[kind],
+        "conditions": [{"type": "BackendReady", "status": "True", "reason": "Available"}],
+    }
+    return body
+
+
+def other_world(kind: str, block: Object, memory_xr: Object | None = None) -> World:
+    """A Memory on such a provider, in a cluster with the AWS provider."""
+    return world(of_type(kind, block), memory_xr=memory_xr).but(definitions=AWS_CRDS)
+
+
 def provider_world(body: Object) -> World:
     """A provider as the composite."""
     return World(xr=body, settings=pipeline_input("memoryprovider"), credentials={})
