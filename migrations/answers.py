@@ -121,6 +121,10 @@ class Answer:
             shown = [*shown[: MANY_DIFFERENCES - 1], f"and {rest} more"]
         self.sections["drift"] = shown
 
+    def integrity(self, checked: int, failed: int, at: str) -> None:
+        """Notes how many objects of a sample were read again, and how many are not what was written; `at` is a day."""
+        self.sections["integrity"] = {"checked": checked, "failed": failed, "at": at}
+
     def measured(self, measure: Measure) -> None:
         """Notes how much there is."""
         self.sections["data"] = measure.shown()
@@ -142,6 +146,8 @@ class Answer:
         code, message = self.failure or (Code.SUCCEEDED, "")
         head = {"hash": "", "code": int(code), "reason": code.reason, "message": message}
         sections = {key: self._last(key) for key in ("index", "retention", "drift", "data")}
+        if integrity := self._last("integrity"):
+            sections["integrity"] = integrity
         answer = {**head, "migration": "", "sqlstate": "", **sections}
         if self.before is None or answer == self.before:
             return

@@ -1,5 +1,6 @@
 """The answer of a command: one key of a ConfigMap, or of a file on a laptop, and always the last line of the log."""
 
+import base64
 import http.client
 import json
 import os
@@ -7,6 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from migrations import apiserver, log
 from migrations.errors import Code, CommandError
@@ -70,6 +72,35 @@ def write(key: str, text: str, target: tuple[str, str]) -> bool:
     return _write(key, text, target, file)
 
 
+def write_secret(entries: Mapping[str, str], target: tuple[str, str]) -> bool:
+    """Merges entries into a Secret, which is there already.
+
+    On a laptop that is the file `secrets/<namespace>/<name>.json` beside the command's report.
+
+    Args:
+        entries: What they say, as text.
+        target: Namespace and name.
+
+    Returns:
+        Whether it was written; why not is logged, without what they say.
+    """
+    data = {key: base64.b64encode(text.encode()).decode() for key, text in entries.items()}
+    own, (namespace, name) = os.environ.get("MEMORY_REPORT_FILE"), target
+    try:
+        if own:
+            path = Path(own).parent / "secrets" / namespace / f"{name}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            path.touch(mode=0o600)
+            path.write_text(json.dumps({**before, **data}), encoding="utf-8")
+        else:
+            _patch_patiently("Secret", namespace, name, data)
+    except (OSError, http.client.HTTPException, KeyError, ValueError) as error:
+        log.write("cannot write a Secret", secret=f"{namespace}/{name}", error=f"{type(error).__name__}: {error}")
+        return False
+    return True
+
+
 def read(key: str, namespace: str, name: str) -> str | None:
     """Gives what a report says under a key, "" when it says nothing, None when it cannot be read."""
     file = _file_of((namespace, name))
@@ -96,7 +127,7 @@ def _write(key: str, text: str, target: tuple[str, str] | None, file: Path | Non
             log.write("no report: the request does not say where to")
             return False
         else:
-            _patch_patiently(*target, key, text)
+            _patch_patiently("ConfigMap", *target, {key: text})
     except (OSError, http.client.HTTPException, KeyError, ValueError) as error:
         log.write("cannot write the report", error=f"{type(error).__name__}: {error}")
         return False
@@ -109,23 +140,22 @@ def _write_file(path: Path, key: str, text: str) -> None:
     path.write_text(json.dumps({**before, key: text}, ensure_ascii=False), encoding="utf-8")
 
 
-def _patch_patiently(namespace: str, name: str, key: str, text: str) -> None:
+def _patch_patiently(kind: Literal["ConfigMap", "Secret"], namespace: str, name: str, data: Mapping[str, str]) -> None:
     """Patches, again while the API server says that it must not (403) or that nothing is there (404)."""
     limit = time.monotonic() + PATIENCE_SECONDS
-    while (status := _patch_config_map(namespace, name, key, text)) != http.client.OK:
+    while (status := _patch(_path(namespace, name, kind), data)) != http.client.OK:
         if status not in {http.client.FORBIDDEN, http.client.NOT_FOUND} or time.monotonic() > limit:
             reason = http.client.responses.get(status, "")
-            msg = f"the API server answered {status} {reason} for ConfigMap {namespace}/{name}"
+            msg = f"the API server answered {status} {reason} for {kind} {namespace}/{name}"
             raise OSError(msg)
         time.sleep(PAUSE_SECONDS)
 
 
-def _patch_config_map(namespace: str, name: str, key: str, text: str) -> int:
+def _patch(path: str, data: Mapping[str, str]) -> int:
     """Gives the status that the API server answers with."""
-    body = {"data": {key: text}}
-    status, _ = apiserver.request("PATCH", _path(namespace, name), body, "application/merge-patch+json")
+    status, _ = apiserver.request("PATCH", path, {"data": data}, "application/merge-patch+json")
     return status
 
 
-def _path(namespace: str, name: str) -> str:
-    return f"/api/v1/namespaces/{namespace}/configmaps/{name}"
+def _path(namespace: str, name: str, kind: Literal["ConfigMap", "Secret"] = "ConfigMap") -> str:
+    return f"/api/v1/namespaces/{namespace}/{kind.lower()}s/{name}"
