@@ -12,6 +12,7 @@ from memory_client.errors import (
     VersionConflict,
 )
 from memory_client.memory import Memory
+from memory_client.queue import Conflict, Merged, OfflineQueue
 from memory_client.types import Appended, Capabilities, Embedding, Event, Hit, Status, Value
 
 __all__ = [
@@ -20,12 +21,15 @@ __all__ = [
     "AsyncMemory",
     "BindingError",
     "Capabilities",
+    "Conflict",
     "DimensionMismatch",
     "Embedding",
     "Event",
     "Hit",
     "Memory",
     "MemoryClientError",
+    "Merged",
+    "OfflineQueue",
     "OnHold",
     "Status",
     "Unavailable",

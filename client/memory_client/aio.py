@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import ParamSpec, Protocol, Self, TypeVar, overload
 
 from memory_client.memory import CONNECTIONS, PAGE, TIMEOUT, Memory, Seconds
+from memory_client.queue import OfflineQueue, Resolver
 from memory_client.types import Appended, Capabilities, Embedding, Event, Hit, Json, Status, Value, Vector
 
 P = ParamSpec("P")
@@ -152,11 +153,22 @@ class AsyncMemory:
 
     @classmethod
     def from_binding(
-        cls, path: Path | str | None = None, *, timeout: float = TIMEOUT, connections: int = CONNECTIONS
+        cls,
+        path: Path | str | None = None,
+        *,
+        timeout: float = TIMEOUT,
+        connections: int = CONNECTIONS,
+        queue: Path | str | None = None,
+        resolver: Resolver | None = None,
     ) -> Self:
-        """As `Memory.from_binding`."""
-        memory = Memory.from_binding(path, timeout=timeout, connections=connections)
+        """As `Memory.from_binding`; a resolver is called in another thread."""
+        memory = Memory.from_binding(path, timeout=timeout, connections=connections, queue=queue, resolver=resolver)
         return cls(memory, threads=connections)
+
+    @property
+    def queue(self) -> OfflineQueue | None:
+        """The offline queue; its own calls are not awaited, and `flush` takes its time."""
+        return self._memory.queue
 
     async def capabilities(self) -> Capabilities:
         """As `Memory.capabilities`: awaited, because the backend may have to be asked."""

@@ -15,8 +15,8 @@ try:
 except ImportError:  # without it vectors are packed one number at a time
     np = None  # type: ignore[assignment]
 
-# How a number of a vector is stored: struct's letter for the order of its bytes and for its kind (f: 4 bytes, e: 2).
-Format = Literal["<f", ">f", "<e", ">e"]
+# How a number of a vector is stored: struct's letters for the order of its bytes and its kind (d: 8 bytes, f: 4, e: 2).
+Format = Literal["<d", "<f", ">f", "<e", ">e"]
 # A NUL character in a string: JSON writes it so, and an even number of backslashes before it are others' own.
 NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 

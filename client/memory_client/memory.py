@@ -8,6 +8,7 @@ from typing import Self, overload
 
 from memory_client import binding
 from memory_client.opening import open_store
+from memory_client.queue import OfflineQueue, Resolver
 from memory_client.rotation import RotatingStore
 from memory_client.stores.base import Store
 from memory_client.types import Appended, Capabilities, Embedding, Event, Hit, Json, Status, Value, Vector
@@ -236,17 +237,25 @@ class Memory:
         events: The log of events.
         kv: Values under keys.
         embeddings: Vectors with their text.
+        queue: The offline queue, None without.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self.queue = store if isinstance(store, OfflineQueue) else None
         self.events = Events(store)
         self.kv = KeyValues(store)
         self.embeddings = Embeddings(store)
 
     @classmethod
     def from_binding(
-        cls, path: Path | str | None = None, *, timeout: float = TIMEOUT, connections: int = CONNECTIONS
+        cls,
+        path: Path | str | None = None,
+        *,
+        timeout: float = TIMEOUT,
+        connections: int = CONNECTIONS,
+        queue: Path | str | None = None,
+        resolver: Resolver | None = None,
     ) -> Self:
         """Opens the Memory that a mounted connection Secret leads to.
 
@@ -257,6 +266,10 @@ class Memory:
             path: The directory; None for the one Memory below $SERVICE_BINDING_ROOT.
             timeout: Seconds that a call waits for a connection, and for an answer.
             connections: How many calls may be under way at once, each on a connection of its own; others wait.
+            queue: A file in which writes are kept while the backend is away, and from which they are done when it is
+                back (`OfflineQueue`). It outlives the process, and several processes may share it.
+            resolver: Decides about values that somebody else has changed meanwhile; without one such writes are put
+                aside (`memory.queue.conflicts()`).
 
         Raises:
             BindingError: There is no binding of a Memory.
@@ -266,7 +279,8 @@ class Memory:
         def opened(found: binding.Binding) -> Store:
             return open_store(found, timeout=timeout, connections=connections)
 
-        return cls(RotatingStore(lambda: binding.read(directory), opened))
+        store = RotatingStore(lambda: binding.read(directory), opened)
+        return cls(store if queue is None else OfflineQueue(store, queue, resolver=resolver))
 
     @property
     def capabilities(self) -> Capabilities:

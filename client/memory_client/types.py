@@ -39,11 +39,15 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class Appended:
-    """An event that was stored; `duplicate` when one with the same event id was there already, and is meant."""
+    """An event that was stored; `duplicate` when one with the same event id was there already, and is meant.
+
+    `queued` when the offline queue keeps it: `id` is its event id then, and `created_at` when it was made.
+    """
 
     id: str
     created_at: datetime
     duplicate: bool
+    queued: bool = False
 
 
 @dataclass(frozen=True)

@@ -538,9 +538,13 @@ class TestWhole:
         until(lambda: not memory.status().on_hold)
         assert memory.kv.delete("mood") is True
 
-    def test_a_server_that_is_away_is_unavailable_until_it_is_back(self, memories: Memories, backend: Backend) -> None:
+    def test_a_server_that_is_away_is_unavailable_and_a_queue_keeps_writes_until_it_is_back(
+        self, memories: Memories, backend: Backend, tmp_path: Path
+    ) -> None:
         memory = memories(timeout=2)
+        queued = memories(timeout=2, queue=tmp_path / "queue.db")
         memory.kv.put("mood", "curious")
+        queued.events.append("message", "before")
         backend.stop()
         try:
             for call in (
@@ -550,11 +554,21 @@ class TestWhole:
             ):
                 with pytest.raises(Unavailable):
                     call()
+            assert [queued.events.append("message", number).queued for number in range(5)] == [True] * 5
+            queued.kv.put("mood", "offline")
+            assert queued.queue
+            assert queued.queue.pending == 6
         finally:
             backend.start()
         value = memory.kv.get("mood")
         assert value is not None
-        assert value.value == "curious"
+        assert value.value in ("curious", "offline")
+        queued.queue.flush()
+        assert queued.queue.pending == 0
+        assert [event.payload for event in memory.events.read()] == [4, 3, 2, 1, 0, "before"]
+        value = memory.kv.get("mood")
+        assert value is not None
+        assert (value.value, value.version) == ("offline", 2)
 
     def test_more_calls_at_once_than_connections(self, memories: Memories) -> None:
         memory = memories(connections=2)
