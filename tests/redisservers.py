@@ -232,13 +232,14 @@ def launch(
     return node
 
 
-def launch_cluster(directory: Path, kind: Kind = "redis8", *, replicas: int = 0, keeps: Keeps = "aclfile") -> Group:
+def launch_cluster(directory: Path, kind: Kind = "redis8", *, replicas: int = 0, timeout_ms: int = 3000) -> Group:
     """Starts a cluster of three masters, and replicas of the first one."""
     group = Group()
     try:
         for number in range(3 + replicas):
-            options = ("cluster-enabled yes", "cluster-node-timeout 3000", f"cluster-port {free_port()}", *_trusted())
-            group.nodes.append(launch(directory / str(number), kind, keeps=keeps, options=options))
+            timeout = f"cluster-node-timeout {timeout_ms}"
+            options = ("cluster-enabled yes", timeout, f"cluster-port {free_port()}", *_trusted())
+            group.nodes.append(launch(directory / str(number), kind, options=options))
         _join(group, replicas)
     except BaseException:
         group.stop()

@@ -2,10 +2,17 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from memoryctl.embedded import Login
+from migrations.deadline import Deadline
+from migrations.redis.connection import Admin
+from migrations.redis.provision import provision
+from migrations.redis.request import ProvisionRequest
+from migrations.request import parse
 from tests.migrations import documents
 from tests.migrations.documents import DEADLINE, Answer
 from tests.redisservers import Client, Group, Node, verifier
@@ -157,6 +164,18 @@ class Command(documents.Command):
 
     def maintain(self, memory: Memory, drift: str = "Report", **options: Any) -> Answer:
         return self.do("maintain", memory, memory.maintain_document(drift), **options)
+
+
+def in_threads(memories: Sequence[Memory]) -> list[list[str]]:
+    """Provisions Memories at the same time, each on connections of its own; gives what `verify` says of each."""
+
+    def one(memory: Memory) -> list[str]:
+        request = parse(memory.document(), ProvisionRequest)
+        admin = Admin(request.provider, memory.node.admin.username, memory.node.admin.password, ca=None)
+        return provision(request, admin, Deadline.in_seconds(float(DEADLINE))).verify
+
+    with ThreadPoolExecutor(len(memories)) as pool:
+        return list(pool.map(one, memories))
 
 
 __all__ = ["DAY_MS", "Answer", "Command", "Group", "Memory"]
