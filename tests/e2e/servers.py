@@ -59,6 +59,8 @@ class Server:
         ports = [{"port": self.port, "targetPort": self.port}]
         service = {"selector": labels, "ports": ports}
         self.kube.apply(_object("v1", "Service", self.name, service))
+        # One that an earlier run left has another password.
+        self.kube("delete", "pod", self.name, "-n", NAMESPACE, "--ignore-not-found")
         self.kube.apply(_object("v1", "Pod", self.name, self._pod(), labels))
         self.kube.until(f"{self.name} takes connections", self._is_ready, 180)
 
