@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import os
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,8 +50,16 @@ class Server:
         """Its name inside the cluster."""
         return f"{self.name}.{NAMESPACE}.svc"
 
-    def run(self) -> None:
-        """Start it, with its admin's Secret beside it, and wait until it takes connections."""
+    def run(self) -> Server:
+        """Start it, with its admin's Secret beside it, and wait until it takes connections.
+
+        Returns:
+            The server: one that an earlier run left is used as it is.
+        """
+        files = self.kube.find("secret", f"{self.name}-files", NAMESPACE)
+        if files and self._is_running():
+            admin = self.kube.get("secret", f"{self.name}-{ADMIN}", NAMESPACE)
+            return replace(self, password=_entries(admin)["password"], files=_entries(files))
         labels = {"app": self.name}
         self.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
         self.kube.apply(_secret(f"{self.name}-{ADMIN}", {"username": ADMIN, "password": self.password}))
@@ -59,10 +67,9 @@ class Server:
         ports = [{"port": self.port, "targetPort": self.port}]
         service = {"selector": labels, "ports": ports}
         self.kube.apply(_object("v1", "Service", self.name, service))
-        # One that an earlier run left has another password.
-        self.kube("delete", "pod", self.name, "-n", NAMESPACE, "--ignore-not-found")
         self.kube.apply(_object("v1", "Pod", self.name, self._pod(), labels))
-        self.kube.until(f"{self.name} takes connections", self._is_ready, 180)
+        self.kube.until(f"{self.name} takes connections", lambda: self._is_running() or None, 180)
+        return self
 
     def _pod(self) -> Body:
         probe = {"tcpSocket": {"port": self.port}, "periodSeconds": 1}
@@ -78,9 +85,10 @@ class Server:
         volumes = [{"name": "files", "secret": {"secretName": f"{self.name}-files"}}, {"name": "data", "emptyDir": {}}]
         return {"containers": [container], "volumes": volumes, "terminationGracePeriodSeconds": 1}
 
-    def _is_ready(self) -> bool | None:
-        conditions = self.kube.get("pod", self.name, NAMESPACE).get("status", {}).get("conditions", [])
-        return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions) or None
+    def _is_running(self) -> bool:
+        found = self.kube.find("pod", self.name, NAMESPACE) or {}
+        conditions = found.get("status", {}).get("conditions", [])
+        return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
     def inside(self, *command: str) -> str:
         """Run a command beside the server and give what it prints."""
@@ -118,6 +126,10 @@ def _secret(name: str, entries: Mapping[str, str]) -> Body:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": NAMESPACE}, "data": data}
 
 
+def _entries(secret: Body) -> dict[str, str]:
+    return {key: base64.b64decode(value).decode() for key, value in secret["data"].items()}
+
+
 def image(variable: str) -> str:
     """Give an image of the environment, or skip the test that needs it."""
     return require(os.environ.get(variable), f"{variable} names no image")
@@ -134,24 +146,20 @@ def redis(kube: Kube) -> tuple[Server, str]:
     """Give a Redis server with TLS and an ACL file, started, and its CA."""
     authority = trustme.CA()
     certificate = authority.issue_cert(f"redis.{NAMESPACE}.svc")
-    ca = authority.cert_pem.bytes().decode()
     files = {
         "users.acl": f"user default off\nuser {ADMIN} on #HASH ~* &* +@all\n",
         "server.pem": certificate.cert_chain_pems[0].bytes().decode(),
         "server.key": certificate.private_key_pem.bytes().decode(),
-        "ca.pem": ca,
+        "ca.pem": authority.cert_pem.bytes().decode(),
     }
-    server = Server(kube, "redis", REDIS_PORT, image("MEMORY_REDIS_IMAGE"), REDIS, files)
-    server.run()
-    return server, ca
+    server = Server(kube, "redis", REDIS_PORT, image("MEMORY_REDIS_IMAGE"), REDIS, files).run()
+    return server, server.files["ca.pem"]
 
 
 def ceph(kube: Kube) -> Server:
     """Give Ceph's S3 server on one in-memory disk, started, whose admin may use the admin API."""
     script = (HERE / "ceph.sh").read_text()
-    server = Server(kube, "s3", S3_PORT, image("MEMORY_CEPH_IMAGE"), script)
-    server.run()
-    return server
+    return Server(kube, "s3", S3_PORT, image("MEMORY_CEPH_IMAGE"), script).run()
 
 
 MARIADB = f"""
@@ -168,6 +176,4 @@ exec mariadbd --no-defaults --user=root --datadir=/data/mysql --port={MARIADB_PO
 
 def mariadb(kube: Kube) -> Server:
     """Give a MariaDB server, started."""
-    server = Server(kube, "mariadb", MARIADB_PORT, image("MEMORY_MARIADB_IMAGE"), MARIADB)
-    server.run()
-    return server
+    return Server(kube, "mariadb", MARIADB_PORT, image("MEMORY_MARIADB_IMAGE"), MARIADB).run()

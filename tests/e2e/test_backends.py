@@ -28,11 +28,17 @@ DIMENSION = 64
 
 
 @pytest.fixture(scope="module")
-def redis(platform: Kube) -> Kube:
-    """A provider `redis`, with TLS."""
+def redis_server(platform: Kube) -> servers.Server:
+    """Redis with TLS, and the provider `redis`."""
     server, ca = servers.redis(platform)
     server.provide("redis", "redis", {"host": server.host, "caBundle": ca, "adminSecret": server.admin})
-    return platform
+    return server
+
+
+@pytest.fixture(scope="module")
+def redis(redis_server: servers.Server) -> Kube:
+    """The cluster, with that provider."""
+    return redis_server.kube
 
 
 @pytest.fixture(scope="module")
@@ -211,9 +217,11 @@ def test_a_rotation_on_redis_and_on_s3(
     assert ceph.name
 
 
-def test_the_login_goes_with_the_claim(redis: Kube, ceph: servers.Server, team: Callable[[], str]) -> None:
+def test_the_login_goes_with_the_claim(
+    redis_server: servers.Server, ceph: servers.Server, team: Callable[[], str]
+) -> None:
     """The reaper of each provider closes what has no claim any more: asked for by hand, twice."""
-    name = team()
+    redis, name = redis_server.kube, team()
     for provider in ("redis", "s3"):
         redis.apply(_claim(name, provider) | {"metadata": {"name": provider, "namespace": name}})
     logins = {}
@@ -229,6 +237,8 @@ def test_the_login_goes_with_the_claim(redis: Kube, ceph: servers.Server, team: 
         ceph.inside("radosgw-admin", "-c", "/data/ceph.conf", "-n", "client.rgw", "user", "info", "--uid", logins["s3"])
     )
     assert users["suspended"] or not users["keys"]
+    ask = 'redis-cli --tls --cacert /files/ca.pem --user admin --pass "$PASSWORD" --no-auth-warning ACL GETUSER "$0"'
+    assert "off" in redis_server.inside("sh", "-c", ask, logins["redis"]).split()
 
 
 def _reap(kube: Kube, provider: str) -> None:
