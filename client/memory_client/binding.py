@@ -118,11 +118,13 @@ def _is_binding(entry: Path) -> bool:
 
 def _files(directory: Path) -> dict[str, str]:
     """Reads the files of one folder; again, when the kubelet put another in its place and removed it."""
+    data = directory / DATA
     for _ in range(TRIES):
-        data = directory / DATA
         try:
             folder = data.resolve(strict=True) if data.is_symlink() else directory
-            return dict(_texts(folder))
+            found = dict(_texts(folder))
+            if folder == directory or data.resolve(strict=True) == folder:
+                return found  # else it may have been removed file by file
         except FileNotFoundError:
             if not directory.is_dir():
                 break

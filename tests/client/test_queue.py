@@ -31,15 +31,15 @@ from memory_client import (
 from memory_client.journal import PROVISIONAL
 from memory_client.queue import Resolution
 from memory_client.stores.postgres import PostgresStore
-from tests.client.backends import Backend, Place
+from tests.client.backends import Backend, Machine, Place
 from tests.client.conformance import until
 from tests.client.line import Line
 from tests.migrations.documents import ROOT
 
 
 @pytest.fixture
-def backend(backends: Callable[[str], Backend]) -> Backend:
-    return backends("postgresql-18")
+def backend(backends: Callable[[str, Machine], Backend], machine: Machine) -> Backend:
+    return backends("postgresql-18", machine)
 
 
 @pytest.fixture
