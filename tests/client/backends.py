@@ -1,13 +1,14 @@
 """Real backends for the client's tests: each gives places, which are Memories that one test has for itself."""
 
 import dataclasses
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
 from memoryctl import binding
-from memoryctl.embedded import Login
+from memoryctl.embedded import EmbeddedError, Login
 from tests.client.redisbackend import RedisBackend
 from tests.datamodel.homes import Home, made
 from tests.migrations.documents import Memory as Document
@@ -126,7 +127,15 @@ class PostgresBackend:
         self._postgres.stop()
 
     def start(self) -> None:
-        self._postgres.start()
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                return self._postgres.start()
+            except EmbeddedError:
+                # A client that tries to connect meanwhile may be given this very port for its own end.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
 
 
 def postgresql(version: int) -> Factory:

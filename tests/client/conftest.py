@@ -13,8 +13,11 @@ pytest.register_assert_rewrite("tests.client.conformance")
 
 
 @pytest.fixture(scope="session")
-def backends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str, Machine], Backend]]:
+def backends(
+    tmp_path_factory: pytest.TempPathFactory, postgres_servers: Servers
+) -> Iterator[Callable[[str, Machine], Backend]]:
     """Gives a backend by its name; each is made when first asked for, and once."""
+    del postgres_servers  # asked for so that the databases go before their servers do
     made: dict[str, Backend] = {}
     with ExitStack() as stack:
 

@@ -16,16 +16,17 @@ def main() -> None:
     binding, queue, name, count = sys.argv[1:]
     progress = Path(f"{queue}.{name}")
     begin = int(progress.read_text()) if progress.exists() and progress.read_text() else 0
-    with Memory.from_binding(binding, queue=queue, timeout=2) as memory:
-        print("writing", flush=True)
-        with progress.open("w") as file:
-            for number in range(begin, int(count)):
-                file.seek(0)
-                file.write(str(number))
-                file.flush()
-                memory.events.append(name, number, event_id=str(number), source=name)
-                if number % 10 == 0:
-                    memory.kv.put(name, number)
+    with (
+        Memory.from_binding(binding, queue=queue, timeout=2) as memory,
+        progress.open("r+" if progress.exists() else "w") as file,
+    ):
+        for number in range(begin, int(count)):
+            file.seek(0)
+            file.write(str(number))
+            file.flush()
+            memory.events.append(name, number, event_id=str(number), source=name)
+            if number % 10 == 0:
+                memory.kv.put(name, number)
 
 
 if __name__ == "__main__":
