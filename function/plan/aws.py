@@ -147,7 +147,7 @@ class Users:
         if spec.encryption:
             made["encryption"] = make.encryption(bucket, spec.encryption)
         if spec.replication:
-            made["replication"] = make.replication(bucket, spec.replication)
+            made["replication"] = make.replication(self.wish.place, spec.replication)
         return {self._key(part): body for part, body in made.items()}
 
     def _lifecycle(self) -> dict[str, Manifest]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from function.conditions import Condition
     from function.model import Maintenance, Memory
 
-STATUS = ("embeddings", "retention", "data", "drift")
+STATUS = ("embeddings", "retention", "data", "drift", "integrity")
 
 _LONGEST_MESSAGE = 1000
 _MANY_DIFFERENCES = 20
@@ -72,6 +72,14 @@ class Data(Said):
     held: _Count
 
 
+class Integrity(Said):
+    """How many objects of a sample were read again, and how many of them are not what was written."""
+
+    checked: _Count
+    failed: _Count
+    last_run: Annotated[_Time, Field(alias="at")]
+
+
 class Findings(Said):
     """What the last run found; a section is None as long as no run has come to it.
 
@@ -85,6 +93,7 @@ class Findings(Said):
     retention: Removal | None = None
     drift: tuple[str, ...] | None = None
     data: Data | None = None
+    integrity: Integrity | None = None
 
     @field_validator("drift")
     @classmethod
@@ -122,6 +131,10 @@ class Findings(Said):
             said["data"] = _known(self.data, "rows", "bytes", "dead_percent", "oldest", "held")
         if self.drift is not None:
             said["drift"] = list(self.drift)
+        if self.integrity:
+            # The report calls the time by another name.
+            found = self.integrity
+            said["integrity"] = {"checked": found.checked, "failed": found.failed, "lastRun": found.last_run}
         return said
 
 

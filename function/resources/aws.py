@@ -115,7 +115,7 @@ class Maker:
     def access_key(self, name: str, user: str, namespace: str) -> dict[str, Any]:
         """Give a key of a user; the provider writes it to a Secret of the same name, as username and password."""
         secret = {"writeConnectionSecretToRef": {"name": name, "namespace": namespace}}
-        return self._object(_IAM, "AccessKey", name, "login", {"userRef": {"name": user}}, {**_GOES, **secret})
+        return self._object(_IAM, "AccessKey", name, "access-key", {"userRef": {"name": user}}, {**_GOES, **secret})
 
     def bucket(self, name: str) -> dict[str, Any]:
         """Give a bucket; objects can be locked in it if it is made so."""
@@ -150,17 +150,17 @@ class Maker:
             rule["bucketKeyEnabled"] = True
         return self._of(bucket, "BucketServerSideEncryptionConfiguration", {"rule": [rule]})
 
-    def replication(self, bucket: str, replication: Replication) -> dict[str, Any]:
+    def replication(self, place: Place, replication: Replication) -> dict[str, Any]:
         """Copy each new version, and no deletion."""
         rule = {
             "id": "all",
             "status": "Enabled",
             "priority": 1,
-            "filter": {"prefix": ""},
+            "filter": {"prefix": place.prefix},
             "destination": {"bucket": replication.destination},
             "deleteMarkerReplication": {"status": "Disabled"},
         }
-        return self._of(bucket, "BucketReplicationConfiguration", {"role": replication.role, "rule": [rule]})
+        return self._of(place.bucket, "BucketReplicationConfiguration", {"role": replication.role, "rule": [rule]})
 
     def lifecycle(self, place: Place, days: int, *, held: bool) -> dict[str, Any]:
         """Remove what is older than `days` (0: nothing), move what is older, and end uploads that nobody went on with.
@@ -168,7 +168,7 @@ class Maker:
         On hold nothing is removed, no earlier version either.
         """
         ages = days if not held else 0
-        rules = [_rule("uploads", "", abortIncompleteMultipartUpload=[{"daysAfterInitiation": _UPLOAD_DAYS}])]
+        rules = [_rule("uploads", place.prefix, abortIncompleteMultipartUpload=[{"daysAfterInitiation": _UPLOAD_DAYS}])]
         if ages:
             rules += [self._expiry(f"{place.prefix}{kind}/", kind, ages) for kind in KINDS]
         if ages and self.spec.versioning:

@@ -1112,12 +1112,18 @@ _S3: tuple[Case, ...] = (
         ".lifecycle.storageClass",
         '"cold" is not a class of storage: write upper-case letters, digits and "_", for example "STANDARD_IA"',
     ),
-    _s3(
-        "a class of storage that Amazon has not",
-        "Amazon refuses it, where nobody looks",
-        _AWS | {"lifecycle": {"transitionDays": 30, "storageClass": "COLD"}},
-        says='lifecycle.storageClass "COLD" is none that Amazon moves objects to: write STANDARD_IA, ONEZONE_IA, '
-        "INTELLIGENT_TIERING, GLACIER_IR, GLACIER or DEEP_ARCHIVE",
+    *(
+        _s3(
+            f"a class of storage {name}",
+            reason,
+            _AWS | {"lifecycle": {"transitionDays": 30, "storageClass": value}},
+            says=f'lifecycle.storageClass "{value}" is none of Amazon that objects move to and can be read from at '
+            "once: write STANDARD_IA, ONEZONE_IA, INTELLIGENT_TIERING or GLACIER_IR",
+        )
+        for name, reason, value in (
+            ("that Amazon has not", "Amazon refuses it, where nobody looks", "COLD"),
+            ("that is an archive", "apps could not read what they wrote", "DEEP_ARCHIVE"),
+        )
     ),
     _s3(
         "a class of storage too early for Amazon",

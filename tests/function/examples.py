@@ -3,7 +3,7 @@
     provider.yaml, claim.yaml   what a person writes
     namespace.yaml              what a person writes where the provider looks at it: the claim's Namespace
     xr.yaml                     the composite that Crossplane makes from the claim
-    required.yaml               the provider's composite, probed, the Namespace, and CloudNativePG's definition of roles
+    required.yaml               the provider's composite, probed, the Namespace, and definitions that tell of operators
     observed.yaml               the composed objects once all is done, with all that servers add
     expected/*.yaml             the function's answers: to the provider, to the new claim (first), to the settled one
 
@@ -26,6 +26,7 @@ from tests.function.harness import (
     Answer,
     Object,
     World,
+    access_keys,
     complete,
     dump,
     inner,
@@ -38,12 +39,22 @@ from tests.function.harness import (
 from tests.schemas import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 UPDATE = bool(os.environ.get("MEMORY_UPDATE_GOLDENS"))
 FOLDERS = sorted(path.parent for path in (ROOT / "examples").glob("*/claim.yaml"))
 _CA = (Path(__file__).parent / "ca.pem").read_text()
-_SERVER = {"version": "18.4", "capabilities": ["create-on-database", "createrole", "pgvector", "pgvector/0.8.5"]}
+_SERVERS: dict[str, Object] = {
+    "postgres": {
+        "version": "18.4",
+        "capabilities": ["create-on-database", "createrole", "pgvector", "pgvector/0.8.5"],
+    },
+    "redis": {"version": "8.2.1", "capabilities": ["acl-file", "redis", "vector-sets"]},
+    "s3": {"version": "", "capabilities": ["conditional-put", "object-lock", "versioning"]},
+    "custom": {"version": "11.8.3-MariaDB", "capabilities": []},
+}
+# What an admin's Secret holds, where every Memory gets it.
+ADMIN_KEYS = {"username": "ADMIN0000000000000000", "password": "not-a-real-secret-key-0000000000000000000"}
 _RESOURCE_KEY = "crossplane.io/composition-resource-name"
 
 
@@ -73,9 +84,13 @@ class Example:
 
     @property
     def definitions(self) -> tuple[Object, ...]:
-        """The CustomResourceDefinition that tells of a CloudNativePG which makes roles, where that is needed."""
-        postgres = self.read("provider.yaml")["spec"]["postgres"]
-        return () if "connectionSecret" in postgres else (worlds.ROLES_CRD,)
+        """The CustomResourceDefinitions that tell of an operator which makes logins, where that is needed."""
+        spec = self.read("provider.yaml")["spec"]
+        if spec["type"] == "postgres" and "connectionSecret" not in spec["postgres"]:
+            return (worlds.ROLES_CRD,)
+        if spec["type"] == "s3" and spec["s3"]["users"] == "AWS":
+            return worlds.AWS_CRDS if "bucketPrefix" in spec["s3"] else worlds.AWS_CRDS[:1]
+        return ()
 
     @property
     def composite(self) -> Object:
@@ -118,6 +133,7 @@ class Example:
         provider, *others = self.required
         xr = self.read("xr.yaml")
         world = World(xr, seen, providers=(provider,), settings=_input(xr["spec"], "memory"), **_by_kind(others))
+        world = world.but(details=access_keys(seen))
         return world.but(published=dict(run(world).response.desired.composite.connection_details))
 
     @property
@@ -170,12 +186,19 @@ def probed(world: World) -> tuple[World, Answer]:
         code=0,
         reason="Succeeded",
         message="",
-        server=_SERVER if "connectionSecret" in world.xr["spec"]["postgres"] else {"version": "", "capabilities": []},
+        server=_server(world.xr["spec"]),
         caBundle=_CA,
     )
     ended = complete(inner(world.observed[probe]))
     now = {report: showing(world.observed[report], found), probe: showing(world.observed[probe], ended)}
     return step(world.but(observed={**world.observed, **now}))
+
+
+def _server(spec: Object) -> Object:
+    """What a probe finds; one that has no login finds a server, and nothing out about it."""
+    kind = spec["type"]
+    is_seen = kind != "postgres" or "connectionSecret" in spec["postgres"]
+    return _SERVERS[kind] if is_seen else {"version": "", "capabilities": []}
 
 
 def provisioned(world: World) -> World:
@@ -187,8 +210,16 @@ def provisioned(world: World) -> World:
             report = next(name for name, body in seen.items() if inner(body)["kind"] == "ConfigMap")
             found = _installed(inner(seen[report]), key.split("-")[1], world.xr["spec"]["embeddings"])
             seen[report] = showing(seen[report], found)
+            seen |= handed_out(seen)
         world = world.but(observed=seen)
     return world
+
+
+def handed_out(seen: Mapping[str, Object]) -> dict[str, Object]:
+    """The Secret that a Job has written the admin's keys to, where nobody makes users."""
+    data = {key: b64encode(value.encode()).decode() for key, value in ADMIN_KEYS.items()}
+    found = {key: body for key, body in seen.items() if key.startswith("keys-") and body["kind"] == "Secret"}
+    return {key: {**body, "data": data} for key, body in found.items()}
 
 
 def _installed(report: Object, content_hash: str, embeddings: Object) -> Object:

@@ -401,7 +401,7 @@ def secret_entries(body: Object) -> dict[str, str]:
     """Decoded entries of a Secret."""
     from base64 import b64decode  # noqa: PLC0415 - the one place that decodes
 
-    return {key: b64decode(value).decode() for key, value in body["data"].items()}
+    return {key: b64decode(value).decode() for key, value in body.get("data", {}).items()}
 
 
 def encoded(text: str) -> str:

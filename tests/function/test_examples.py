@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from migrations.postgres.request import MaintainRequest, ProvisionRequest
+from migrations import request
+from migrations.postgres import request as postgres
+from migrations.redis import request as redis
+from migrations.s3 import request as s3
 from tests.function.examples import FOLDERS, UPDATE, Example
 from tests.function.harness import Answer, asked, secret_entries
 from tests.schemas import ROOT, catalog
@@ -56,7 +59,7 @@ def test_manifests_are_accepted_by_the_xrds(example: Example) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_rendered_objects_are_accepted_by_the_api_server(example: Example, name: str) -> None:
-    known = catalog("crossplane", "cloudnative-pg", "provider-kubernetes")
+    known = catalog("crossplane", "cloudnative-pg", "provider-kubernetes", "provider-aws")
     answer = example.answers()[name]
     for key, body in answer.resources.items():
         assert known.problems(body) == [], key
@@ -95,8 +98,49 @@ def _texts_outside_bindings(answer: Answer) -> Iterator[str]:
 
 def test_request_document_is_what_the_image_reads(example: Example) -> None:
     """The contract: the image refuses what it does not know, so it must know all that is rendered."""
-    read = [*example.answers()["first"].resources.items(), *example.observed().items()]
-    for key, body in read:
-        if key.startswith("request-"):
-            text = secret_entries(asked(body))["request.json"]
-            (MaintainRequest if "driftPolicy" in text else ProvisionRequest).model_validate_json(text)
+    answers = example.answers()
+    for body in (
+        *answers["first"].resources.values(),
+        *answers["provider"].resources.values(),
+        *example.observed().values(),
+    ):
+        text = secret_entries(asked(body)).get("request.json") if asked(body)["kind"] == "Secret" else None
+        if text:
+            _document(text).model_validate_json(text)
+
+
+class Anywhere(request.Provider):
+    """A provider of type custom, as its image is told of it."""
+
+    endpoint: str
+    host: str
+    port: int
+    database: str
+
+
+class Maintain(request.Maintain[Anywhere]):
+    """What the image of a custom backend is asked regularly."""
+
+    memory: None
+
+
+class Custom:
+    """What the image of a custom backend is given: the parts that are the same for all."""
+
+    ProvisionRequest = request.Provision[Anywhere, request.Login]
+    MaintainRequest = Maintain
+    ReapRequest = request.Reap[Anywhere]
+    ProbeRequest = request.Probe[Anywhere]
+
+
+IMAGES: dict[str, Any] = {"postgres": postgres, "redis": redis, "s3": s3, "custom": Custom}
+
+
+def _document(text: str) -> type[request.ModelBase]:
+    """What reads a document; each has something that no other has."""
+    document = json.loads(text)
+    image = IMAGES[document["provider"]["type"]]
+    names = {"driftPolicy": "MaintainRequest", "deletionGraceSeconds": "ReapRequest", "dataset": "ProvisionRequest"}
+    found = next((name for key, name in names.items() if key in document), "ProbeRequest")
+    model: type[request.ModelBase] = getattr(image, found)
+    return model

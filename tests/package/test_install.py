@@ -394,3 +394,13 @@ def headings(path: Path) -> set[str]:
     """Anchors of a page, as GitHub makes them."""
     found = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in found}
+
+
+@pytest.mark.parametrize("name", ["redis", "redis-cluster"])
+def test_the_server_of_a_redis_example_is_one_that_its_operator_takes(name: str) -> None:
+    (server,) = objects(ROOT / "examples" / name / "redis.yaml")
+    assert catalog("redis-operator").problems(server) == []
+    redis = Example(ROOT / "examples" / name).read("provider.yaml")["spec"]["redis"]
+    assert redis["host"].split(".")[1] == server["metadata"]["namespace"] == redis["adminSecret"]["namespace"]
+    assert server["spec"]["kubernetesConfig"]["redisSecret"]["name"] == redis["adminSecret"]["name"]
+    assert ("TLS" in server["spec"]) == redis.get("tls", True)
