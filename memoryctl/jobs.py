@@ -182,13 +182,11 @@ class Jobs:
         )
 
     def _mount(self, job: Object, directory: Path) -> str:
-        """Writes the files of the volumes at and below /memory; gives what is missing, as the kubelet's event would."""
+        """Writes the files of the volumes with Secrets; gives what is missing, as the kubelet's event would."""
         namespace, pod = job["metadata"]["namespace"], job["spec"]["template"]["spec"]
         volumes = {volume["name"]: volume for volume in pod.get("volumes", [])}
         for mount in _container(job).get("volumeMounts", []):
-            if not Path(mount["mountPath"]).is_relative_to(MOUNT):
-                continue
-            target = directory / Path(mount["mountPath"]).relative_to(MOUNT)
+            target = _place(mount, directory)
             for source in _sources(volumes[mount["name"]]):
                 problem = self._project(namespace, source, target)
                 if problem:
@@ -351,11 +349,17 @@ def _container(job: Object) -> Object:
     return found
 
 
+def _place(mount: Mapping[str, Any], directory: Path) -> Path:
+    """Gives the folder that stands for a mount's: the directory itself, or one in it."""
+    path: str = mount["mountPath"]
+    return directory if path == MOUNT else directory / path.lstrip("/")
+
+
 def _sources(volume: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Gives the Secrets of a volume, whichever way it names them."""
     if "secret" in volume:
         return [{**volume["secret"], "name": volume["secret"]["secretName"]}]
-    return [source["secret"] for source in volume["projected"]["sources"]]
+    return [source["secret"] for source in volume.get("projected", {}).get("sources", [])]
 
 
 def _rendered(container: Mapping[str, Any]) -> list[str]:
@@ -367,15 +371,18 @@ def _rendered(container: Mapping[str, Any]) -> list[str]:
 def _environment(container: Mapping[str, Any], directory: Path) -> dict[str, str]:
     """Gives the container's environment on top of ours, without what would point libpq somewhere else."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "MEMORY_"))}
+    # What says where a folder is mounted says here where it is.
+    places = {one["mountPath"]: str(_place(one, directory)) for one in container.get("volumeMounts", [])}
     given = {}
     for one in container.get("env", []):
         if "value" not in one:
             msg = f"a Job's variable {one['name']} comes from {one.get('valueFrom')}: memoryctl gives plain values only"
             raise UserError(msg)
-        given[one["name"]] = one["value"]
-    places = {"HOME": str(directory), "MEMORY_DIR": str(directory), "MEMORY_REPORT_FILE": str(directory / REPORT)}
-    path = {"PYTHONPATH": python_path()} if "command" in container else {}
-    return {**ours, **path, **given, **places}
+        given[one["name"]] = places.get(one["value"], one["value"])
+    files = {"MEMORY_DIR": str(directory), "MEMORY_REPORT_FILE": str(directory / REPORT)}
+    # What stands for an image is a command of the person's, who may have configured it at home.
+    own = {"HOME": str(directory), "PYTHONPATH": python_path()} if "command" in container else {}
+    return {**ours, **own, **given, **files}
 
 
 def _status(job: Object, outcome: Outcome) -> Object:

@@ -98,14 +98,17 @@ def reap(backend: Backend, provider: Provider, report: str) -> dict[str, Any]:
 
 
 def maintain(backend: Backend, provider: Provider, report: str, memory: Mapping[str, str] | None) -> dict[str, Any]:
-    """What maintenance needs to know; `memory` is the only one that it looks after, None where it does after all."""
+    """What maintenance needs to know.
+
+    `memory` is the only one that it looks after, None where it does after all; only PostgreSQL has logins for one.
+    """
     wanted = provider.spec.maintenance
     return {
         **probe(backend, report),
         "claim": _claim(provider),
         "driftPolicy": wanted.drift_policy,
         "workMem": wanted.work_mem,
-        "memory": memory,
+        **({"memory": memory} if provider.spec.type == "postgres" else {}),
     }
 
 

@@ -22,7 +22,10 @@ PROGRAM = """
 import json, os, pathlib, sys
 place = pathlib.Path(os.environ["MEMORY_DIR"])
 found = sorted(str(path.relative_to(place)) for path in place.rglob("*") if path.is_file())
-answer = {"arguments": sys.argv[1:], "files": found, "cwd": os.getcwd(), "path": os.environ.get("PYTHONPATH", "")}
+place = pathlib.Path(os.environ["MEMORY_CONFIG_DIR"])
+user = (place / "admin-user").read_text()
+answer = {"user": user, "arguments": sys.argv[1:], "files": found, "cwd": os.getcwd()}
+answer["path"] = os.environ.get("PYTHONPATH", "")
 file = pathlib.Path(os.environ["MEMORY_REPORT_FILE"])
 file.write_text(json.dumps({"provision": json.dumps(answer)}))
 for namespace, name in (("databases", "keys"), ("databases", "nobodys"), ("team-b", "keys")):
@@ -72,7 +75,7 @@ def job(image: str = IMAGE) -> Object:
     ]
     mounts = [
         {"name": "memory", "mountPath": "/memory"},
-        {"name": "config", "mountPath": "/memory/config"},
+        {"name": "config", "mountPath": "/config"},
         {"name": "elsewhere", "mountPath": "/tmp"},
     ]
     volumes = [
@@ -80,7 +83,13 @@ def job(image: str = IMAGE) -> Object:
         {"name": "config", "secret": {"secretName": "config"}},
         {"name": "elsewhere", "emptyDir": {}},
     ]
-    container = {"name": "migrations", "image": image, "args": ["provision"], "volumeMounts": mounts}
+    container = {
+        "name": "migrations",
+        "image": image,
+        "args": ["provision"],
+        "env": [{"name": "MEMORY_CONFIG_DIR", "value": "/config"}],
+        "volumeMounts": mounts,
+    }
     spec = {"backoffLimit": 0, "template": {"spec": {"containers": [container], "volumes": volumes}}}
     metadata = {"name": KEY.name, "namespace": KEY.namespace}
     return {"apiVersion": KEY.api_version, "kind": KEY.kind, "metadata": metadata, "spec": spec}
@@ -97,7 +106,7 @@ def run(cluster: Cluster, jobs: Jobs) -> Object:
 
 def test_a_command_stands_for_an_image_and_sees_what_its_pod_would(cluster: Cluster, jobs: Jobs) -> None:
     answer = run(cluster, jobs)
-    assert answer["arguments"] == ["provision"]
+    assert (answer["arguments"], answer["user"]) == (["provision"], "root")
     assert answer["files"] == ["config/admin-password", "config/admin-user", "login/mem_1_rw_a", "request.json"]
     assert (answer["cwd"], answer["path"]) == (str(Path.cwd()), "")
 
