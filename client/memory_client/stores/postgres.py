@@ -286,7 +286,8 @@ class PostgresStore:
         if state in ("MM003", "22000"):
             return self._mismatch(message)
         if state in OURS:
-            return OURS[state](message)
+            kind = OURS[state]
+            return kind(f"{self._binding.username} is refused: {message}" if kind is AccessDenied else message)
         if state.startswith(AWAY) or (
             not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
         ):
