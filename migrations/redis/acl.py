@@ -33,6 +33,8 @@ WRITING = (
     *("hset", "hsetnx", "hdel", "hincrby", "xadd", "xdel"),
     *("zadd", "zrem", "sadd", "srem", "vadd", "vrem", "vsetattr"),
 )
+# What a sentence names of keys or commands that differ.
+SHOWN = 3
 READER = (*CONNECTION, *READING)
 WRITER = (*CONNECTION, *READING, *WRITING)
 
@@ -102,7 +104,7 @@ def parse(answer: Any, category: Callable[[str], Sequence[str]]) -> Rights | Non
     commands, more = _commands(said["commands"].split(), category)
     # Payloads are sanitized for everybody who is not exempt, so it says nothing of a user.
     more |= {flag for flag in said["flags"] if flag not in {"on", "off", "sanitize-payload"}}
-    more |= {str(selector) for selector in said.get("selectors", [])}
+    more |= {f"({' '.join(selector[1::2]).strip()})" for selector in said.get("selectors", [])}
     return Rights(
         enabled="on" in said["flags"],
         verifiers=frozenset(said["passwords"]),
@@ -149,10 +151,15 @@ def _difference(wanted: Rights, found: Rights | None) -> str:
         parts.append("is off")
     if found.verifiers != wanted.verifiers:
         parts.append("has another password")
-    for field, shown in (("keys", "keys"), ("channels", "channels"), ("commands", "commands"), ("more", "")):
+    for field, shown in (("keys", "keys "), ("channels", "channels "), ("commands", "commands "), ("more", "")):
         has, wants = getattr(found, field), getattr(wanted, field)
-        if surplus := sorted(has - wants):
-            parts.append(f"has {shown} {' '.join(surplus)}".replace("  ", " "))
-        if lacking := sorted(wants - has):
-            parts.append(f"lacks {shown} {' '.join(lacking)}".replace("  ", " "))
+        parts += [f"has {shown}{_some(has - wants)}"] if has - wants else []
+        parts += [f"lacks {shown}{_some(wants - has)}"] if wants - has else []
     return ", ".join(parts)
+
+
+def _some(names: Iterable[str]) -> str:
+    """Names a few, and how many more there are."""
+    ordered = sorted(names)
+    more = f" and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else ""
+    return " ".join(ordered[:SHOWN]) + more

@@ -149,7 +149,10 @@ class _Run:
         removed = 0
         if not self.entry.legal_hold:
             work = Retention(self.server, self.home, self.entry.ttl_days * DAY_MS, deadline, held.check)
-            removed = work.events() + work.keys(self.seen.old) + work.embeddings()
+            gone = work.keys(self.seen.old)
+            self.seen.keys -= gone
+            removed = work.events() + gone + work.embeddings()
+            work.times()
         self.answer.retention(removed, datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"))
 
     def _drift(self, held: Held, _deadline: Deadline) -> None:

@@ -64,6 +64,18 @@ class Retention:
             removed += self._each(batch, kind)
         return removed
 
+    def times(self) -> None:
+        """Forgets when keys were written that have expired by themselves meanwhile."""
+        kind = _Kind(list, self._missing, self._forget_times)
+        cursor = "0"
+        while not self.deadline.passed:
+            cursor, pairs = self.node.call("ZSCAN", self.home.kv_times, cursor, "COUNT", LOOKED_AT)
+            keys = self._missing([f"{self.home.kv}{name}" for name in pairs[::2]])
+            for batch in _batches(keys):
+                self._each(batch, kind)
+            if cursor == "0":
+                return
+
     def embeddings(self) -> int:
         """Removes elements of the vector set by their time, and those that are past an end of their own."""
         if not self.server.has_vectors:
@@ -124,6 +136,13 @@ class Retention:
         found = zip(keys, sweep.times_of(self.node, keys), strict=True)
         return [key for key, times in found if times and sweep.is_old(times, self.ttl_ms, now)]
 
+    def _missing(self, keys: Sequence[str]) -> list[str]:
+        answers = self.node.each([["EXISTS", key] for key in keys])
+        return [key for key, there in zip(keys, answers, strict=True) if there == 0]
+
+    def _forget_times(self, keys: Sequence[str]) -> list[list[str]]:
+        return [["ZREM", self.home.kv_times, *(key.removeprefix(self.home.kv) for key in keys)]]
+
     def _old_elements(self, elements: Sequence[str]) -> list[str]:
         until = sweep.time_ms(self.node) - self.ttl_ms
         scores = self.node.call("ZMSCORE", self.home.vector_times, *elements)
@@ -136,8 +155,7 @@ class Retention:
         return [each for each, answer in zip(elements, answers, strict=True) if _has_ended(answer, now)]
 
     def _forget_keys(self, keys: Sequence[str]) -> list[list[str]]:
-        names = [key.removeprefix(self.home.kv) for key in keys]
-        return [["UNLINK", *keys], ["ZREM", self.home.kv_times, *names]]
+        return [["UNLINK", *keys], *self._forget_times(keys)]
 
     def _forget(self, elements: Sequence[str]) -> list[list[str]]:
         commands = [["ZREM", self.home.vector_times, *elements]]

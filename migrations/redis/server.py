@@ -40,6 +40,7 @@ NEEDED: tuple[str, ...] = (
     "SCAN 0",
     "TYPE KEY",
     "MEMORY USAGE KEY",
+    "EXISTS KEY",
     "UNLINK KEY",
     "PTTL KEY",
     "PERSIST KEY",

@@ -33,7 +33,7 @@ class Seen:
         ttl_ms: How long its data is kept, 0 for ever.
         held: Whether nothing of it may go.
         keys: How many key-value entries it has.
-        oldest: When the oldest of them was written, milliseconds since 1970, None without one.
+        oldest: When the oldest of those that stay was written, milliseconds since 1970, None without one.
         old: Entries that seemed to be old.
         sizes: Bytes of some entries.
     """
@@ -124,8 +124,9 @@ def _look(node: Node, seen: Seen, keys: Sequence[str], now: int) -> None:
     for key, times in zip(entries, times_of(node, entries), strict=True):
         if times is None:
             continue
-        seen.oldest = min(times[0], seen.oldest or times[0])
-        if not seen.held and is_old(times, seen.ttl_ms, now) and len(seen.old) < REMEMBERED:
+        if seen.held or not is_old(times, seen.ttl_ms, now):
+            seen.oldest = min(times[0], seen.oldest or times[0])
+        elif len(seen.old) < REMEMBERED:
             seen.old.append(key)
     sampled = node.each([["MEMORY", "USAGE", key] for key in entries[: SAMPLED - len(seen.sizes)]])
     seen.sizes += [size for size in sampled if isinstance(size, int)]
