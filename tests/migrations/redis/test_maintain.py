@@ -27,7 +27,12 @@ def now_ms() -> int:
 def put(app: Client, memory: Memory, key: str, age_ms: int, expires_at: int | None = None) -> None:
     """Writes an entry as a client does, some time ago."""
     written = now_ms() - age_ms
-    values = {"value": "1", "version": "1", "updated_at": str(written), "expires_at": str(expires_at or "")}
+    values: dict[Any, Any] = {
+        "value": "1",
+        "version": "1",
+        "updated_at": str(written),
+        "expires_at": str(expires_at or ""),
+    }
     app.hset(f"{memory.prefix}kv:{key}", mapping=values)
     app.zadd(f"{memory.prefix}kv-times", {key: written})
 
