@@ -72,7 +72,7 @@ def test_admin_of_the_guide_can_do_everything(any_memory: Memory, command: Comma
         whole_life(any_memory.but(extra={"deletionPolicy": "Delete"}), command)
         sent = {f"+{name.removeprefix('cmdstat_').lower()}" for name in admin.info("commandstats")}
     assert api.paths
-    # For a server without a file for users, a cluster, Redis 7.0, another logical database, a run that takes longer, and
+    # For a server without a file for users, a cluster, Redis 7.0, another logical database, a longer run, and for
     # what was written anew while it was looked at.
     elsewhere = {"+config|rewrite", "+cluster|nodes", "+acl|cat", "+select", "+pexpire", "+unwatch"}
     vectors = {rule for rule in documented() if rule.startswith("+v")} | {"+zmscore", "+srem"}
