@@ -1,7 +1,7 @@
-"""A client of a Memory: `python -m memoryctl.demo <binding directory>`.
+"""An app with a Memory: `python -m memoryctl.demo <binding directory>`.
 
-It knows nothing but the files of the binding, and asks for the five that are promised: endpoint, database, schema,
-username, password. An app in a pod does the same below $SERVICE_BINDING_ROOT.
+It knows nothing but the files of the binding, and is the same on every backend: what differs, `capabilities` tell.
+An app in a pod does the same with `Memory.from_binding()`, which looks below $SERVICE_BINDING_ROOT.
 """
 
 import hashlib
@@ -9,15 +9,9 @@ import math
 import re
 import sys
 from pathlib import Path
-from typing import LiteralString
 
-import psycopg
-from psycopg import sql
-from psycopg.types.json import Jsonb
+from memory_client import Embedding, Memory, MemoryClientError, binding
 
-Connection = psycopg.Connection[tuple[object, ...]]
-
-PROMISED = ("endpoint", "database", "schema", "username", "password")
 NOTES = {
     "bakery": "The invoice of the bakery on Mill Street is due on Friday",
     "dentist": "Dentist appointment moved to Tuesday at nine",
@@ -30,7 +24,7 @@ RESULTS = 3
 
 
 class ClientError(Exception):
-    """The binding is none, or the server refuses; the message says what."""
+    """The binding is none, or the backend refuses; the message says what."""
 
 
 def main() -> None:
@@ -43,108 +37,65 @@ def main() -> None:
         sys.exit(f"demo: {error}")
 
 
-def run(binding: Path) -> None:
+def run(directory: Path) -> None:
     """Uses the Memory that a binding directory leads to.
 
     Raises:
         ClientError: It cannot be used.
     """
     try:
-        memory = connect(binding)
-        with memory.connection:
+        found = binding.read(directory)
+        with Memory.from_binding(directory) as memory:
+            backend = memory.capabilities.backend
+            print(f"Connected to {found.endpoint} ({backend}), database {found.database}, schema {found.schema}")
+            print(f"as {found.username}, with nothing but {directory}")
             show(memory)
-    except psycopg.Error as error:
-        raise ClientError(" ".join(str(error).split())) from error
-
-
-class Memory:
-    """A connection and the schema that its functions are in: named in every call, so that no search path matters."""
-
-    def __init__(self, connection: Connection, schema: str) -> None:
-        self.connection = connection
-        self._schema = sql.Identifier(schema)
-
-    def rows(self, query: LiteralString, *parameters: object) -> list[tuple[object, ...]]:
-        """Gives the rows of a query; {} in it is the schema."""
-        return self.connection.execute(sql.SQL(query).format(self._schema), parameters).fetchall()
-
-
-def connect(binding: Path) -> Memory:
-    """Connects with a binding; with its CA, when it has one.
-
-    Raises:
-        ClientError: A promised key is missing.
-    """
-    missing = [key for key in PROMISED if not (binding / key).is_file()]
-    if missing:
-        msg = f"{binding} is not the binding of a Memory: it has no {', '.join(missing)} (memoryctl up writes it)"
-        raise ClientError(msg)
-    values = {key: (binding / key).read_text() for key in PROMISED}
-    host, _, port = values["endpoint"].rpartition(":")
-    connection: Connection = psycopg.connect(
-        host=host,
-        port=port,
-        dbname=values["database"],
-        user=values["username"],
-        password=values["password"],
-        sslmode=(binding / "sslmode").read_text() if (binding / "sslmode").is_file() else "prefer",
-        sslrootcert=str(binding / "ca.crt") if (binding / "ca.crt").is_file() else None,
-        autocommit=True,
-    )
-    print(f"Connected to {values['endpoint']}, database {values['database']}, schema {values['schema']}")
-    print(f"as {values['username']}, with nothing but {binding}")
-    return Memory(connection, values["schema"])
+    except MemoryClientError as error:
+        raise ClientError(str(error)) from error
 
 
 def show(memory: Memory) -> None:
     """Appends events, sets a key, stores embeddings, and searches."""
-    [(dataset, dimension)] = memory.rows("SELECT dataset, embedding_dimension FROM {}.memory_datasets")
-    append_events(memory, dataset)
-    set_key(memory, dataset)
-    if dimension is None:
+    append_events(memory)
+    set_key(memory)
+    size = memory.capabilities.dimension
+    if size is None:
         print("This Memory has no embeddings")
         return
-    size = int(str(dimension))
-    for key, text in NOTES.items():
-        memory.rows("SELECT {}.memory_upsert_embedding(%s, %s, %s, %s)", dataset, key, embed(text, size), text)
+    memory.embeddings.upsert(Embedding(key, embed(text, size), text) for key, text in NOTES.items())
     print(f"Stored    {len(NOTES)} notes with embeddings of {size} dimensions")
-    search(memory, dataset, question="when is the bakery invoice due", vector=embed("bakery invoice due", size))
-    search(memory, dataset, question="dentist", words="dentist")
-    search(memory, dataset, question="soup, paprika", vector=embed("soup with vinegar", size), words="paprika")
+    search(memory, question="when is the bakery invoice due", vector=embed("bakery invoice due", size))
+    search(memory, question="dentist", words="dentist")
+    search(memory, question="soup, paprika", vector=embed("soup with vinegar", size), words="paprika")
 
 
-def append_events(memory: Memory, dataset: object) -> None:
+def append_events(memory: Memory) -> None:
     """Appends two events and delivers one of them again, as a queue would."""
     for event_id, text in (("1", "hello"), ("2", "remember the bakery"), ("2", "remember the bakery")):
-        payload = Jsonb({"text": text})
-        query: LiteralString = "SELECT duplicate FROM {}.memory_append(%s, 'message', %s, %s, 'demo')"
-        [(duplicate,)] = memory.rows(query, dataset, payload, event_id)
-        print(f"Appended  event {event_id}{' again: recognised, not stored twice' if duplicate else ''}")
-    [(events,)] = memory.rows("SELECT count(*) FROM {}.memory_read(%s)", dataset)
-    print(f"Read      {events} events back")
+        appended = memory.events.append("message", {"text": text}, event_id=event_id, source="demo")
+        print(f"Appended  event {event_id}{' again: recognised, not stored twice' if appended.duplicate else ''}")
+    print(f"Read      {len(memory.events.read())} events back")
 
 
-def set_key(memory: Memory, dataset: object) -> None:
+def set_key(memory: Memory) -> None:
     """Sets a key and reads it."""
-    memory.rows("SELECT {}.memory_put(%s, 'mood', %s)", dataset, Jsonb("curious"))
-    [(value, version)] = memory.rows("SELECT value, version FROM {}.memory_get(%s, 'mood')", dataset)
-    print(f"Set       mood = {value!r}, version {version}")
+    memory.kv.put("mood", "curious")
+    mood = memory.kv.get("mood")
+    if mood:
+        print(f"Set       mood = {mood.value!r}, version {mood.version}")
 
 
-def search(
-    memory: Memory, dataset: object, *, question: str, vector: str | None = None, words: str | None = None
-) -> None:
+def search(memory: Memory, *, question: str, vector: list[float] | None = None, words: str | None = None) -> None:
     """Searches and prints the best results."""
     by = " and ".join(name for name, value in (("vector", vector), ("words", words)) if value)
     print(f'\nSearch by {by}: "{question}"')
-    query: LiteralString = "SELECT distance, key, content FROM {}.memory_search(%s, %s, %s, %s)"
-    for distance, key, content in memory.rows(query, dataset, vector, words, RESULTS):
-        near = "        " if distance is None else f"{float(str(distance)):8.3f}"
-        print(f"{near}  {key:<8}  {content}")
+    for hit in memory.embeddings.search(vector, query=words, limit=RESULTS):
+        near = "        " if hit.distance is None else f"{hit.distance:8.3f}"
+        print(f"{near}  {hit.key:<8}  {hit.content}")
 
 
-def embed(text: str, dimension: int) -> str:
-    """Gives a vector of a text in pgvector's notation: each word hashed to a few positions, no model needed.
+def embed(text: str, dimension: int) -> list[float]:
+    """Gives a vector of a text: each word hashed to a few positions, no model needed.
 
     Texts that share words are near each other. A real app calls a model here.
     """
@@ -155,7 +106,7 @@ def embed(text: str, dimension: int) -> str:
             position = int.from_bytes(digest[start : start + 3]) % dimension
             vector[position] += 1.0 if digest[-1 - start // 3] % 2 else -1.0
     length = math.sqrt(sum(value * value for value in vector)) or 1.0
-    return f"[{','.join(f'{value / length:.6g}' for value in vector)}]"
+    return [value / length for value in vector]
 
 
 if __name__ == "__main__":

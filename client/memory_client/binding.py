@@ -8,8 +8,8 @@ from pathlib import Path
 from memory_client.errors import BindingError
 
 ROOT_VARIABLE = "SERVICE_BINDING_ROOT"
-# `type` is servicebinding.io's; the others are what every backend of a Memory promises.
-PROMISED = ("type", "endpoint", "database", "schema", "username", "password")
+# What every backend of a Memory promises; `type` is servicebinding.io's, and can be told from these.
+PROMISED = ("endpoint", "database", "schema", "username", "password")
 # What the kubelet exchanges as a whole when the Secret changes.
 DATA = "..data"
 # How often a reader may find the folder exchanged under its hands.
@@ -146,12 +146,20 @@ def _missing(values: dict[str, str]) -> list[str]:
     return [key for key in PROMISED if not values.get(key)]
 
 
+def _type(values: dict[str, str]) -> str:
+    """Tells the backend by its endpoint and by how its names look."""
+    if "://" in values["endpoint"]:
+        return "s3"
+    return "redis" if ":" in values["schema"] else "postgresql"
+
+
 def _binding(directory: Path, values: dict[str, str]) -> Binding:
     missing = _missing(values)
     if missing:
         msg = f"{directory} is not the binding of a Memory: it has no {', '.join(missing)}"
         raise BindingError(msg)
-    if values["type"] != "s3" and not values["endpoint"].rpartition(":")[2].isdecimal():
+    kind = values.get("type") or _type(values)
+    if kind != "s3" and not values["endpoint"].rpartition(":")[2].isdecimal():
         msg = f'{directory / "endpoint"} is "{values["endpoint"]}": it should be host:port'
         raise BindingError(msg)
     dimension = values.get("dimension") or None
@@ -160,6 +168,7 @@ def _binding(directory: Path, values: dict[str, str]) -> Binding:
         raise BindingError(msg)
     return Binding(
         directory,
+        kind,
         **{key: values[key] for key in PROMISED},
         uri=values.get("uri", ""),
         provider=values.get("provider", ""),

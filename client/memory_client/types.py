@@ -27,6 +27,7 @@ class Capabilities:
         text_search: "indexed" by the server, "scan" when the client reads all texts; None without.
         metrics: Distances that searches may use.
         appends_on_hold: Whether a legal hold lets new events in.
+        dimension: How many numbers a vector has, None without embeddings.
     """
 
     backend: Literal["postgresql", "redis", "s3"]
@@ -35,6 +36,7 @@ class Capabilities:
     text_search: Literal["indexed", "scan"] | None
     metrics: frozenset[str]
     appends_on_hold: bool
+    dimension: int | None = None
 
 
 @dataclass(frozen=True)

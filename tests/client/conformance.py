@@ -448,6 +448,7 @@ class TestEmbeddings:
     def test_a_memory_without_them_says_so(self, backend: Backend, tmp_path: Path) -> None:
         with Memory.from_binding(backend.place(tmp_path / "without", embeddings=False).binding) as memory:
             there = memory.capabilities
+            assert there.dimension is None
             assert (there.embeddings, there.vector_search, there.text_search, there.metrics) == (
                 False, None, None, frozenset()
             )  # fmt: skip
@@ -470,6 +471,7 @@ class TestWhole:
         if there.embeddings:
             assert there.vector_search in ("exact", "indexed")
             assert "cosine" in there.metrics
+            assert there.dimension == 3
 
     def test_status_counts(self, memory: Memory) -> None:
         empty = memory.status()

@@ -35,6 +35,20 @@ def test_what_is_promised_is_enough(tmp_path: Path) -> None:
     assert "secret" not in repr(found)
 
 
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({}, "postgresql"),
+        ({"schema": "memory:{notes.0123456789ab}:", "database": "0"}, "redis"),
+        ({"schema": "notes-0123456789ab/", "endpoint": "https://s3.example"}, "s3"),
+    ],
+    ids=["postgresql", "redis", "s3"],
+)
+def test_the_type_can_be_told_from_what_is_promised(tmp_path: Path, changes: dict[str, str], kind: str) -> None:
+    values = {name: value for name, value in VALUES.items() if name in binding.PROMISED} | changes
+    assert binding.read(mount(tmp_path / "notes", values)).type == kind
+
+
 def test_what_is_there_besides_is_read(tmp_path: Path) -> None:
     more = {
         "dataset": "notes",

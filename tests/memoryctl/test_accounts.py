@@ -15,7 +15,7 @@ import pytest
 from memoryctl.definitions import ROOT
 from tests.servers import require
 
-PARTS = ("apis", "compositions", "examples", "function", "memoryctl", "migrations")
+PARTS = ("apis", "client", "compositions", "examples", "function", "memoryctl", "migrations")
 NOBODY = "nobody"
 MANIFESTS = ("-f", "examples/quickstart/provider.yaml", "-f", "examples/quickstart/claim.yaml")
 
@@ -57,7 +57,7 @@ def run(python: Path, clone: Path, account: int | None, *arguments: str) -> subp
         user=account,
         group=account and pwd.getpwuid(account).pw_gid,
         extra_groups=None if account is None else [],
-        env={"PATH": os.environ["PATH"], "HOME": str(clone)},
+        env={"PATH": os.environ["PATH"], "HOME": str(clone), "PYTHONPATH": str(clone / "client")},
         capture_output=True,
         text=True,
         check=False,

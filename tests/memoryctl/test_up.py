@@ -404,8 +404,7 @@ def test_the_client_without_a_binding_is_a_sentence(tmp_path: Path) -> None:
     code, _, errors = demo(tmp_path)
     assert code == 1
     assert errors == (
-        f"demo: {tmp_path} is not the binding of a Memory: it has no database, schema, username, password "
-        "(memoryctl up writes it)\n"
+        f"demo: {tmp_path} is not the binding of a Memory: it has no database, schema, username, password\n"
     )
 
 
@@ -414,7 +413,7 @@ def test_the_client_without_a_server_is_a_sentence(tmp_path: Path) -> None:
         (tmp_path / key).write_text("127.0.0.1:1" if key == "endpoint" else "x")
     code, _, errors = demo(tmp_path)
     assert code == 1
-    assert errors.startswith("demo: connection failed")
+    assert errors.startswith("demo: 127.0.0.1:1 does not answer: connection failed")
     assert "Traceback" not in errors
 
 

@@ -99,6 +99,7 @@ class PostgresStore:
             text_search="indexed" if there else None,
             metrics=frozenset([there.metric] if there and there.metric else []),
             appends_on_hold=True,
+            dimension=there.dimension if there else None,
         )
 
     def append(self, event_type: str, payload: Json, *, event_id: str | None, source: str) -> Appended:

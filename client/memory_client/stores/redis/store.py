@@ -38,7 +38,8 @@ class RedisStore:
     @property
     def capabilities(self) -> Capabilities:
         """A vector set is an approximate index, although a small one is searched exactly."""
-        embeddings = self._meta().dimension is not None
+        dimension = self._meta().dimension
+        embeddings = dimension is not None
         return Capabilities(
             "redis",
             embeddings=embeddings,
@@ -46,6 +47,7 @@ class RedisStore:
             text_search="scan" if embeddings else None,
             metrics=frozenset({"cosine"} if embeddings else ()),
             appends_on_hold=False,
+            dimension=dimension,
         )
 
     def append(self, event_type: str, payload: Json, *, event_id: str | None, source: str) -> Appended:
