@@ -46,6 +46,7 @@ class S3Backend:
         self._check_place()
         self._check_users()
         self._check_versions()
+        self._check_cloud()
         checks.no_adoptions(self.provider, "on S3")
         checks.service_account(self.provider, allowed)
         checks.references(self.provider, [(f"{_PATH}.adminSecret", self.spec.admin_secret)], allowed)
@@ -82,6 +83,16 @@ class S3Backend:
         if spec.encryption and spec.encryption.kms_key_id and spec.encryption.algorithm != "aws:kms":
             field = f"{_PATH}.encryption.kmsKeyId"
             raise InvalidSpec(field, 'it has no effect with algorithm AES256: write "aws:kms", or remove it')
+
+    def _check_cloud(self) -> None:
+        """A tenant who chose a bucket here would get rights on it from whoever has the cluster's own credentials."""
+        if self.cloud and self.provider.claim:
+            field = f"{_PATH}.users"
+            problem = (
+                '"AWS" is refused: users are made with credentials of the cluster, so only a platform team\'s '
+                "XMemoryProvider may ask for that; ask the platform team for such a provider, or write RGW or Shared"
+            )
+            raise InvalidSpec(field, problem)
 
     def check_delivery(self, delivery: Literal["Direct", "Object"]) -> None:
         """Refuse Object where somebody other than the app must see a key: it would be readable there."""
