@@ -39,7 +39,7 @@ from tests.function.harness import (
 from tests.schemas import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 UPDATE = bool(os.environ.get("MEMORY_UPDATE_GOLDENS"))
 FOLDERS = sorted(path.parent for path in (ROOT / "examples").glob("*/claim.yaml"))
@@ -53,8 +53,6 @@ _SERVERS: dict[str, Object] = {
     "s3": {"version": "", "capabilities": ["conditional-put", "object-lock", "versioning"]},
     "custom": {"version": "11.8.3-MariaDB", "capabilities": []},
 }
-# What an admin's Secret holds, where every Memory gets it.
-ADMIN_KEYS = {"username": "ADMIN0000000000000000", "password": "not-a-real-secret-key-0000000000000000000"}
 _RESOURCE_KEY = "crossplane.io/composition-resource-name"
 
 
@@ -210,16 +208,8 @@ def provisioned(world: World) -> World:
             report = next(name for name, body in seen.items() if inner(body)["kind"] == "ConfigMap")
             found = _installed(inner(seen[report]), key.split("-")[1], world.xr["spec"]["embeddings"])
             seen[report] = showing(seen[report], found)
-            seen |= handed_out(seen)
         world = world.but(observed=seen)
     return world
-
-
-def handed_out(seen: Mapping[str, Object]) -> dict[str, Object]:
-    """The Secret that a Job has written the admin's keys to, where nobody makes users."""
-    data = {key: b64encode(value.encode()).decode() for key, value in ADMIN_KEYS.items()}
-    found = {key: body for key, body in seen.items() if key.startswith("keys-") and body["kind"] == "Secret"}
-    return {key: {**body, "data": data} for key, body in found.items()}
 
 
 def _installed(report: Object, content_hash: str, embeddings: Object) -> Object:

@@ -313,6 +313,20 @@ def access_keys(observed: Mapping[str, Object]) -> dict[str, dict[str, bytes]]:
     return {key: _access_key(body["metadata"]["uid"]) for key, body in made.items()}
 
 
+# What an admin's Secret holds, where every Memory gets it.
+ADMIN_KEYS = {"username": "ADMIN0000000000000000", "password": "not-a-real-secret-key-0000000000000000000"}
+
+
+def handed_out(observed: Mapping[str, Object]) -> dict[str, Object]:
+    """The Secret that a Job has written the admin's keys to, where nobody makes users and one is complete."""
+    bodies = [inner(body) for body in observed.values() if inner(body)["kind"] == "Job"]
+    if not any(body.get("status", {}).get("succeeded") for body in bodies):
+        return {}
+    data = {key: b64encode(value.encode()).decode() for key, value in ADMIN_KEYS.items()}
+    found = {key: body for key, body in observed.items() if key.startswith("keys-") and body["kind"] == "Secret"}
+    return {key: {**body, "data": data} for key, body in found.items()}
+
+
 def _access_key(uid: str) -> dict[str, bytes]:
     digest = hashlib.sha256(uid.encode()).hexdigest()
     return {"username": f"AKIA{digest[:16].upper()}".encode(), "password": f"secret-{digest[16:50]}".encode()}
@@ -425,6 +439,7 @@ def step(world: World, **jobs_end: Any) -> tuple[World, Answer]:
         if job["kind"] == "Job" and not job["status"].get("conditions"):
             observed[key] = showing(observed[key], _ended(job, **jobs_end))
     observed = operated(observed)
+    observed |= handed_out(observed)
     xr = {**world.xr, "status": {**answer.status, "conditions": _conditions(answer)}}
     published = dict(answer.response.desired.composite.connection_details) or world.published
     return world.but(xr=xr, observed=observed, published=published, details=access_keys(observed)), answer

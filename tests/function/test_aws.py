@@ -379,7 +379,8 @@ def test_a_cluster_without_the_aws_provider_is_a_condition() -> None:
         assert answer.conditions["ProviderReady"] == (False, "OperatorTooOld")
         assert answer.message("ProviderReady") == (
             f'provider "pg": there is no CustomResourceDefinition {lacking} in this cluster, so no upbound AWS '
-            "provider that could make users or buckets: install its packages for IAM and S3, or write another spec.s3.users"
+            "provider that could make users or buckets: install its packages for IAM and S3, or write another "
+            "spec.s3.users"
         )
         assert not answer.resources
         assert set(run(settled.but(definitions=crds)).resources) == set(before.resources)
