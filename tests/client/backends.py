@@ -10,6 +10,7 @@ from typing import Protocol
 from memoryctl import binding
 from memoryctl.embedded import EmbeddedError, Login
 from tests.client.redisbackend import RedisBackend
+from tests.client.s3backend import Gate, S3Backend
 from tests.datamodel.homes import Home, made
 from tests.migrations.documents import Memory as Document
 from tests.postgres import Postgres, Servers
@@ -150,6 +151,16 @@ def redis(kind: Kind, *, cluster: bool = False) -> Factory:
     return made
 
 
+def s3(*, own: bool, **provider: object) -> Factory:
+    def made(machine: Machine, stack: ExitStack, folder: Path) -> S3Backend:
+        rgw = machine.rgw()
+        gate = Gate(rgw.endpoint)
+        stack.callback(gate.close)
+        return S3Backend(rgw, folder, gate, own=own, **provider)
+
+    return made
+
+
 # The suite runs over each of these.
 BACKENDS: dict[str, Factory] = {
     "postgresql-16": postgresql(16),
@@ -159,4 +170,8 @@ BACKENDS: dict[str, Factory] = {
     "redis-7": redis("redis7"),
     "valkey": redis("valkey"),
     "redis-cluster": redis("redis8", cluster=True),
+    "s3": s3(own=False),
+    "s3-locked": s3(own=True, versioning=True, objectLock={"mode": "GOVERNANCE", "days": 1}),
 }
+# Those that `make long` runs it over: each is much like one of the others, or slow.
+LONG = ("valkey", "redis-cluster", "s3-locked")

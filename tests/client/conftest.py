@@ -6,7 +6,7 @@ import pytest
 
 from memory_client import Memory
 from tests import redisservers
-from tests.client.backends import BACKENDS, Backend, Machine, Place
+from tests.client.backends import BACKENDS, LONG, Backend, Machine, Place
 from tests.postgres import Servers
 
 pytest.register_assert_rewrite("tests.client.conformance")
@@ -35,9 +35,13 @@ def machine(request: pytest.FixtureRequest, postgres_servers: Servers, redis_ser
     return Machine(postgres_servers, redis_servers, lambda: request.getfixturevalue("rgw"))
 
 
-@pytest.fixture(
-    params=[pytest.param(name, marks=pytest.mark.xdist_group("rgw") if "s3" in name else ()) for name in BACKENDS]
-)
+def marked(name: str) -> object:
+    """A backend as a parameter: one of another server's kin is for `make long`, and one worker starts Ceph."""
+    marks = [pytest.mark.xdist_group("rgw")] if name.startswith("s3") else []
+    return pytest.param(name, marks=[*marks, *([pytest.mark.long] if name in LONG else [])])
+
+
+@pytest.fixture(params=[marked(name) for name in BACKENDS])
 def backend(request: pytest.FixtureRequest, machine: Machine, backends: Callable[[str, Machine], Backend]) -> Backend:
     """Each backend in turn."""
     return backends(request.param, machine)
