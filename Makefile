@@ -48,8 +48,9 @@ bench: $(VENV)/.dev  ## speed of the function and of provisioning: a table, and 
 bench-recall: $(VENV)/.dev  ## an ivfflat index and DELETE against ours (ROWS, DIMENSION, QUERIES, EVENTS; half an hour)
 	@$(BIN)/python -m bench.recall
 
-build: $(VENV)/.dev  ## the wheel, in dist/
+build: $(VENV)/.dev  ## the wheels, in dist/: the project's, and the client's
 	$(BIN)/python -m hatchling build -t wheel
+	cd client && $(abspath $(BIN))/python -m hatchling build -t wheel -d ../dist
 
 images: $(VENV)/.dev  ## build/images/*.tar, with docker, podman, buildah or IMAGE_BUILDER
 	@$(BIN)/python -m scripts.images

@@ -321,10 +321,10 @@ def delivery_changed(wanted: str) -> str:
     )
 
 
-def backend_ready(version: str) -> Condition:
-    """Say which server answers."""
-    message = f"PostgreSQL {version} answers" if version else "PostgreSQL answers"
-    return true(BACKEND_READY, "Available", message)
+def backend_ready(title: str, version: str) -> Condition:
+    """Say which server answers; of some only one of the two is known."""
+    server = " ".join(filter(None, (title, version))) or "the server"
+    return true(BACKEND_READY, "Available", f"{server} answers")
 
 
 def backend_not_ready(reason: str, message: str) -> Condition:

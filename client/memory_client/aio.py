@@ -138,10 +138,6 @@ class AsyncMemory:
     done; one that is under way goes on in its thread to its end, and nobody is told of it: as with every request that
     was sent, it may have been done. Give events an `event_id`, and values an `expected_version`, to be able to do it
     again.
-
-    >>> async with AsyncMemory.from_binding("/bindings/notes") as memory:
-    ...     await memory.kv.put("mood", "curious")
-    1
     """
 
     def __init__(self, memory: Memory, *, threads: int = CONNECTIONS) -> None:

@@ -89,11 +89,13 @@ Resolver = Callable[[Conflict], Resolution]
 class OfflineQueue:
     """A store that keeps writes while another one is unavailable. It is a Memory's `queue`.
 
-    >>> memory = Memory.from_binding("/bindings/notes", queue="/var/lib/app/queue.db")
-    >>> memory.events.append("message", {"text": "made in a tunnel"}).queued
-    True
-    >>> memory.queue.flush()
-    1
+    >>> with Memory.from_binding("/bindings/notes", queue="queue.db") as queued:
+    ...     queued.events.append("message", {"text": "made in a tunnel, or not"}).duplicate
+    ...     queued.queue.flush()
+    ...     queued.queue.pending, queued.queue.conflicts(), queued.queue.refused()
+    False
+    0
+    (0, [], [])
 
     Args:
         store: Where to.

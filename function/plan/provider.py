@@ -11,7 +11,7 @@ from function.errors import InvalidSpec
 from function.lazy import cached_property
 from function.model import MemoryInput
 from function.plan import document, jobs, lookup, operators
-from function.plan.answers import Answer
+from function.plan.answers import Answer, Server
 from function.plan.kept import CONVERGING_SECONDS, STABLE_SECONDS, events, kept, project_kept, ready_when_observed
 from function.plan.maintenance import Maintenance
 from function.plan.reaper import Reaper
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from function.plan.periodic import Periodic
 
 _STATUS = ("type", "endpoint", "version", "capabilities", "caBundle")
+# Others say what they are in place of a version.
+_TITLES = {"postgres": "PostgreSQL", "redis": "Redis"}
 _REASONS = {10: "ExtensionMissing", 13: "PermissionDenied", 20: "InvalidSpec"}
 
 
@@ -151,7 +153,9 @@ class Probe:
         if readiness.cronjob_is_stale(self.inputs.observed.get(self._placed("probe"), {})):
             message = conditions.cronjob_failed(self._name("probe"), self.backend.namespace)
             return conditions.backend_not_ready("Stale", message)
-        return conditions.backend_ready(self._answer.server.version if self._answer.server else "")
+        server = self._answer.server or Server()
+        title = _TITLES.get(self.provider.spec.type, "")
+        return conditions.backend_ready("Valkey" if "valkey" in server.capabilities else title, server.version)
 
     def _why_no_answer(self) -> str:
         observed = self.inputs.observed.get(names.probe_key(self.document.hash))

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from migrations import request
 from migrations.postgres import request as postgres
 from migrations.redis import request as redis
 from migrations.s3 import request as s3
+from scripts import contract
 from tests.function.examples import FOLDERS, UPDATE, Example
 from tests.function.harness import Answer, asked, secret_entries
 from tests.schemas import ROOT, catalog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from migrations import request
 
 CASES = [pytest.param(Example(folder), id=folder.name) for folder in FOLDERS]
 NAMES = ("provider", "first", "settled")
@@ -109,28 +111,13 @@ def test_request_document_is_what_the_image_reads(example: Example) -> None:
             _document(text).model_validate_json(text)
 
 
-class Anywhere(request.Provider):
-    """A provider of type custom, as its image is told of it."""
-
-    endpoint: str
-    host: str
-    port: int
-    database: str
-
-
-class Maintain(request.Maintain[Anywhere]):
-    """What the image of a custom backend is asked regularly."""
-
-    memory: None
-
-
 class Custom:
-    """What the image of a custom backend is given: the parts that are the same for all."""
+    """What the image of a custom backend is given: what its schema is made of."""
 
-    ProvisionRequest = request.Provision[Anywhere, request.Login]
-    MaintainRequest = Maintain
-    ReapRequest = request.Reap[Anywhere]
-    ProbeRequest = request.Probe[Anywhere]
+    ProvisionRequest = contract.Provision
+    MaintainRequest = contract.Maintain
+    ReapRequest = contract.Reap
+    ProbeRequest = contract.Probe
 
 
 IMAGES: dict[str, Any] = {"postgres": postgres, "redis": redis, "s3": s3, "custom": Custom}

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import migrations
@@ -9,7 +10,7 @@ from scripts.project import ROOT, TAG, VERSION
 from tests import schemas
 
 # It cannot read pyproject.toml where it is: in the image, in a shell on somebody's laptop, in the past.
-STATED = {"migrations/__init__.py", "docs/install.md", "CHANGELOG.md"}
+STATED = {"migrations/__init__.py", "client/pyproject.toml", "docs/install.md", "CHANGELOG.md"}
 
 
 def test_nothing_else_states_it() -> None:
@@ -27,6 +28,10 @@ def _text(path: Path) -> str:
 
 def test_the_history_of_a_home_says_it() -> None:
     assert migrations.__version__ == VERSION
+
+
+def test_the_client_has_it_as_well() -> None:
+    assert tomllib.loads((ROOT / "client/pyproject.toml").read_text())["project"]["version"] == VERSION
 
 
 def test_the_guide_installs_it() -> None:
