@@ -5,6 +5,7 @@ functions (a script sees the server's state), FT.* (an index reads every prefix)
 TRACKING (they name keys of others), CLUSTER GETKEYSINSLOT, SORT and MIGRATE.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,9 @@ WRITING = (
     *("hset", "hsetnx", "hdel", "hincrby", "xadd", "xdel"),
     *("zadd", "zrem", "sadd", "srem", "vadd", "vrem", "vsetattr"),
 )
+# How the words begin of a login that is another home's.
+TAKEN = "is that of the home"
+_PREFIX = re.compile(r"^(?:%R)?~([^{}*?\[\]]+:\{[^{}*?\[\]]+\}:)")
 # What a sentence names of keys or commands that differ.
 SHOWN = 3
 READER = (*CONNECTION, *READING)
@@ -132,11 +136,21 @@ def _commands(rules: Sequence[str], category: Callable[[str], Sequence[str]]) ->
     return {each for each in commands if "|" not in each or each.partition("|")[0] not in commands}, more
 
 
-def differences(wanted: Mapping[str, Rights], found: Mapping[str, Rights | None]) -> dict[str, str]:
+def owner_of(found: Rights | None) -> str:
+    """Gives the prefix that a user's keys are under, "" when they are not those of one Memory."""
+    prefixes = {each[0] if (each := _PREFIX.findall(key)) else "" for key in found.keys} if found else set()
+    return prefixes.pop() if len(prefixes) == 1 else ""
+
+
+def differences(home: Home, wanted: Mapping[str, Rights], found: Mapping[str, Rights | None]) -> dict[str, str]:
     """Says in words, for each login that is not as it should be, what differs."""
     told = {}
     for login, right in wanted.items():
-        if words := _difference(right, found.get(login)):
+        there = found.get(login)
+        owner = owner_of(there)
+        # Names are those of an identity in a logical database: a server with two key prefixes can have it twice.
+        ours = owner in {"", home.prefix}
+        if words := _difference(right, there) if ours else f"{TAKEN} {owner}" * right.enabled:
             told[login] = words
     return told
 

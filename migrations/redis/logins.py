@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import redis
 
+from migrations.errors import Code, CommandError
 from migrations.homes.entry import Entry
 from migrations.redis import acl
 from migrations.redis.acl import CLOSED, Rights
@@ -30,12 +31,15 @@ def untouched(request: ProvisionRequest, before: Mapping[str, str]) -> set[str]:
 
 
 def wanted(node: Node, entry: Entry, home: Home, skip: Iterable[str] = ()) -> dict[str, Rights]:
-    """Gives what each login of a home is to be on a node, as its entry says; on hold nobody may write."""
+    """Gives what each login of a home is to be on a node, as its entry says.
+
+    On hold nobody may write, and where the reaper closed the home nobody comes in.
+    """
     found = {}
     for login in home.logins:
         if login in skip:
             continue
-        verifier = entry.logins.get(login)
+        verifier = None if entry.closed_at else entry.logins.get(login)
         writer = writes(login) and not entry.legal_hold
         found[login] = acl.rights(home, verifier, node.known, writer=writer) if verifier else CLOSED
     return found
@@ -51,9 +55,27 @@ def read(node: Node, logins: Iterable[str]) -> dict[str, Rights | None]:
     return {name: acl.parse(answer, node.category) for name, answer in zip(names, answers, strict=True)}
 
 
-def differences(node: Node, wanted: Mapping[str, Rights]) -> dict[str, str]:
+def differences(node: Node, home: Home, wanted: Mapping[str, Rights]) -> dict[str, str]:
     """Says of each login that is not as it should be on a node what differs."""
-    return acl.differences(wanted, read(node, wanted))
+    return acl.differences(home, wanted, read(node, wanted))
+
+
+def check_free(server: Server, home: Home) -> None:
+    """Refuses a home whose logins are another one's.
+
+    Raises:
+        CommandError: SCHEMA_CONFLICT.
+    """
+    for node in server.nodes:
+        for login, found in read(node, home.logins).items():
+            owner = acl.owner_of(found)
+            if owner not in {"", home.prefix}:
+                msg = (
+                    f'login {login} on {node.name} is that of the home "{owner}": a claim of this name has it through '
+                    "another provider with the same logical database; give the claim another name, or one of the "
+                    "providers another redis.database"
+                )
+                raise CommandError(Code.SCHEMA_CONFLICT, msg)
 
 
 def apply(node: Node, wanted: Mapping[str, Rights], differing: Iterable[str]) -> None:
@@ -72,9 +94,15 @@ def end_sessions(node: Node, logins: Iterable[str]) -> None:
             raise answer
 
 
-def remove(node: Node, logins: Iterable[str]) -> None:
-    """Removes users, and with them their sessions."""
-    node.call("ACL", "DELUSER", *logins)
+def own(node: Node, home: Home) -> list[str]:
+    """Names the logins of a home that are not another one's by now."""
+    return [login for login, found in read(node, home.logins).items() if acl.owner_of(found) in {"", home.prefix}]
+
+
+def remove(node: Node, home: Home) -> None:
+    """Removes a home's users, and with them their sessions."""
+    if logins := own(node, home):
+        node.call("ACL", "DELUSER", *logins)
 
 
 def persist(node: Node) -> str:
@@ -110,6 +138,6 @@ def of_server(server: Server, entry: Entry, home: Home, skip: Iterable[str] = ()
     """Says what differs on all nodes, a sentence for each login of a node."""
     told = []
     for node in server.nodes:
-        found = differences(node, wanted(node, entry, home, skip))
+        found = differences(node, home, wanted(node, entry, home, skip))
         told += [f"login {login} {words} on {node.name}" for login, words in found.items()]
     return sorted(told)

@@ -11,7 +11,7 @@ from migrations.answers import Answer, Done, Index, Measure
 from migrations.deadline import Deadline
 from migrations.errors import Code, CommandError
 from migrations.homes.entry import Entry
-from migrations.redis import logins, meta, server, sweep
+from migrations.redis import acl, logins, meta, server, sweep
 from migrations.redis.connection import Admin, ConnectionLostError, ended, explaining
 from migrations.redis.ledger import Held, Ledger
 from migrations.redis.names import Home
@@ -26,6 +26,10 @@ LOCK_SECONDS = 5.0
 STEP_SECONDS = 300.0
 # Failed homes that the answer names.
 NAMED = 3
+
+# How the words begin of what is mended whatever the policy, and what was done then.
+_NEEDED = ("is missing", "is open", "is off", "has another password")
+_MENDED = {"is missing": "put back", "is open": "closed"}
 
 _random = SystemRandom()
 
@@ -149,6 +153,7 @@ class _Run:
         removed = 0
         if not self.entry.legal_hold:
             work = Retention(self.server, self.home, self.entry.ttl_days * DAY_MS, deadline, held.check)
+            work.event_ids(self.seen.event_ids)
             gone = work.keys(self.seen.old)
             self.seen.keys -= gone
             removed = work.events() + gone + work.embeddings()
@@ -156,21 +161,30 @@ class _Run:
         self.answer.retention(removed, datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"))
 
     def _drift(self, held: Held, _deadline: Deadline) -> None:
-        """Compares; puts users back that are missing, and closes those that are open, whatever the policy."""
+        """Compares, and mends what the policy says; who comes in is mended whatever it says."""
         repair = self.request.drift_policy == "Repair"
         told: list[str] = []
         for node in self.server.nodes:
             wanted = logins.wanted(node, self.entry, self.home, skip=self.entry.settings.get("untouched", ()))
-            found = logins.differences(node, wanted)
-            mended = {login for login, words in found.items() if repair or words in {"is missing", "is open"}}
+            found = logins.differences(node, self.home, wanted)
+            needed = {login for login, words in found.items() if self._must_be_mended(words)}
+            mended = {login for login, words in found.items() if repair and not words.startswith(acl.TAKEN)} | needed
             held.check()
             logins.apply(node, wanted, mended)
             self.mended = self.mended or bool(mended)
-            told += [
-                _sentence(login, words, node.name, mended=login in mended) for login, words in sorted(found.items())
-            ]
-        told += self._meta(held, repair=repair)
-        self.answer.drift([each for each in told if each])
+            for login, words in sorted(found.items()):
+                if login in needed:
+                    told.append(f"login {login} {words} on {node.name}: {_MENDED.get(words, 'set right')}")
+                elif login not in mended:
+                    told.append(f"login {login} {words} on {node.name}")
+        self.answer.drift(told + self._meta(held, repair=repair))
+
+    def _must_be_mended(self, words: str) -> bool:
+        """Whether a difference is one that no policy leaves: who comes in, and on hold everything.
+
+        A restart, or a node that was away, brings back what was before.
+        """
+        return words.startswith(_NEEDED) or (self.entry.legal_hold and not words.startswith(acl.TAKEN))
 
     def _meta(self, held: Held, *, repair: bool) -> list[str]:
         vectors = meta.look(self.server, self.home)
@@ -210,17 +224,6 @@ class _Run:
                 embedding_bytes=sum(rest) if self.entry.embeddings.enabled else None,
             )
         )
-
-
-def _sentence(login: str, words: str, node: str, *, mended: bool) -> str:
-    """Tells a difference; one that Repair has mended is none any more, one that was mended of need is told."""
-    if not mended:
-        return f"login {login} {words} on {node}"
-    if words == "is missing":
-        return f"login {login} was missing on {node} and was put back"
-    if words == "is open":
-        return f"login {login} was open on {node} and was closed"
-    return ""
 
 
 def _index(entry: Entry, vectors: meta.Vectors) -> Index:

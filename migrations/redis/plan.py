@@ -71,6 +71,8 @@ def plan(request: ProvisionRequest, admin: Admin) -> Plan:
 
 def _look(request: ProvisionRequest, server: Server, made: Plan) -> None:
     home = home_of(request)
+    server.check()
+    meta.check_supported(server, request.embeddings)
     ledger = Ledger(server, request.provider.key_prefix)
     claimed, vectors = judge(request, server, home, ledger.get(entries.key_of(request.identity)))
     before = claimed.before

@@ -91,14 +91,13 @@ def modules_of(request: ProvisionRequest) -> list[dict[str, str]]:
 
 
 def judge(request: ProvisionRequest, server: Server, home: Home, found: Entry | None) -> tuple[Claimed, meta.Vectors]:
-    """Decides whether a request can be had, and changes nothing.
+    """Decides whether a home can be a request's, and changes nothing.
 
     Raises:
         CommandError: It cannot.
     """
-    server.check()
-    meta.check_supported(server, request.embeddings)
     claimed = entries.claim(found, request, home.prefix, request.database)
+    logins.check_free(server, home)
     vectors = meta.look(server, home)
     meta.check_dimension(vectors, request.embeddings)
     return claimed, vectors
@@ -167,7 +166,7 @@ class _Run:
     def _logins(self, entry: Entry, skip: set[str]) -> None:
         for node in self.server.nodes:
             wanted = logins.wanted(node, entry, self.home, skip)
-            logins.apply(node, wanted, logins.differences(node, wanted))
+            logins.apply(node, wanted, logins.differences(node, self.home, wanted))
 
     def _sessions(self, entry: Entry, before: dict[str, str]) -> None:
         for node in self.server.nodes:

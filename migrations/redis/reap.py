@@ -9,7 +9,7 @@ from migrations.composites import Cluster
 from migrations.deadline import Deadline
 from migrations.errors import Code, CommandError
 from migrations.homes import reap as rules
-from migrations.homes.entry import Entry
+from migrations.homes.entry import Entry, now
 from migrations.redis import logins, server, sweep
 from migrations.redis.connection import Admin, ConnectionLostError, ended, explaining
 from migrations.redis.ledger import Held, Ledger
@@ -68,19 +68,15 @@ class _Reaper:
 
     def close(self, entry: Entry) -> list[str]:
         """Closes every login on every node."""
-        closed = entry.but(logins={})
+        closed = entry.but(closed_at=now())
         self._each_node(lambda node: self._shut(node, closed))
         return sorted(entry.logins)
 
     def reopen(self, entry: Entry) -> None:
         """Opens the logins with the passwords that the ledger has."""
-        home = Home(entry.home)
-
-        def open_again(node: Node) -> None:
-            wanted = logins.wanted(node, entry, home, entry.settings.get("untouched", ()))
-            logins.apply(node, wanted, logins.differences(node, wanted))
-
-        self._each_node(open_again)
+        opened = entry.but(closed_at=None)
+        logins.check_free(self.server, Home(entry.home))
+        self._each_node(lambda node: self._set(node, opened))
 
     def drop(self, entry: Entry) -> None:
         """Removes users, keys, and last the entry."""
@@ -88,15 +84,18 @@ class _Reaper:
             msg = f'"{entry.home}" is on legal hold: it is kept'
             raise CommandError(Code.ON_HOLD, msg)
         home, held = Home(entry.home), self.held[entry.key]
-        self._each_node(lambda node: logins.remove(node, home.logins))
+        self._each_node(lambda node: logins.remove(node, home))
         sweep.remove_all(self.server, home, held.check)
         self.ledger.remove(entry, held)
 
     def _shut(self, node: Node, closed: Entry) -> None:
-        home = Home(closed.home)
-        wanted = logins.wanted(node, closed, home)
-        logins.apply(node, wanted, logins.differences(node, wanted))
-        logins.end_sessions(node, home.logins)
+        self._set(node, closed)
+        logins.end_sessions(node, logins.own(node, Home(closed.home)))
+
+    def _set(self, node: Node, entry: Entry) -> None:
+        home = Home(entry.home)
+        wanted = logins.wanted(node, entry, home)
+        logins.apply(node, wanted, logins.differences(node, home, wanted))
 
     def _each_node(self, work: Callable[[Node], None]) -> None:
         for node in self.server.nodes:

@@ -54,6 +54,12 @@ class Retention:
                 return removed + int(self.node.call("XTRIM", self.home.events, "MINID", "=", until))
         return removed
 
+    def event_ids(self, mistimed: Sequence[str]) -> None:
+        """Lets event ids expire with their events, those that still do not."""
+        for batch in _batches(mistimed):
+            self.check()
+            self.node.each([change for change in sweep.retimed(self.node, batch, self.ttl_ms) if change])
+
     def keys(self, old: Sequence[str]) -> int:
         """Removes key-value entries that seemed to be old, those that still are."""
         kind = _Kind(list, self._old_keys, self._forget_keys)

@@ -285,10 +285,17 @@ def connect(admin: Admin) -> Server:
             server.nodes.append(node)
             with _reaching(admin, node, f"{entrance.name} names it, and it takes logins"):
                 _look(node)
+        _check_primaries(server)
     except BaseException:
         server.close()
         raise
     return server
+
+
+def _check_primaries(server: Server) -> None:
+    if not server.primaries:
+        msg = f"{server.nodes[0].name} names no node that takes writes: {', '.join(server.away)} are away"
+        raise CommandError(Code.UNREACHABLE, msg)
 
 
 @contextmanager

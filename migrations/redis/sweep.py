@@ -35,6 +35,7 @@ class Seen:
         keys: How many key-value entries it has.
         oldest: When the oldest of those that stay was written, milliseconds since 1970, None without one.
         old: Entries that seemed to be old.
+        event_ids: Event ids that seemed not to expire with their events.
         sizes: Bytes of some entries.
     """
 
@@ -44,6 +45,7 @@ class Seen:
     keys: int = 0
     oldest: int | None = None
     old: list[str] = field(default_factory=list)
+    event_ids: list[str] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
 
     @property
@@ -61,7 +63,7 @@ def time_ms(node: Node) -> int:
 def walk(server: Server, homes: Sequence[Seen], key_prefix: str, deadline: Deadline) -> bool:
     """Looks at every key of every home.
 
-    Event ids get the expiry that their event's age asks for, and lose it on hold, as everything does.
+    On hold they lose their expiry; that is all that changes.
 
     Returns:
         Whether it came to the end in time.
@@ -133,7 +135,7 @@ def _look(node: Node, seen: Seen, keys: Sequence[str], now: int) -> None:
     if seen.held:
         node.each([["PERSIST", key] for key in keys])
     else:
-        _adjust(node, [key for key in keys if key.startswith(seen.home.event_ids)], seen.ttl_ms)
+        seen.event_ids += _mistimed(node, [key for key in keys if key.startswith(seen.home.event_ids)], seen)
 
 
 def times_of(node: Node, keys: Sequence[str]) -> list[tuple[int, int] | None]:
@@ -159,20 +161,32 @@ def is_old(times: tuple[int, int], ttl_ms: int, now: int) -> bool:
     return bool((ttl_ms and updated < now - ttl_ms) or (expires and expires <= now))
 
 
-def _adjust(node: Node, keys: Sequence[str], ttl_ms: int) -> None:
-    """Lets event ids expire with their events: a longer or shorter ttlDays counts for those that are there, too."""
+def _mistimed(node: Node, keys: Sequence[str], seen: Seen) -> list[str]:
+    """Names event ids that do not expire with their events; not more than a run remembers."""
+    if len(seen.event_ids) >= REMEMBERED:
+        return []
+    found = zip(keys, retimed(node, keys, seen.ttl_ms), strict=True)
+    return [key for key, change in found if change]
+
+
+def retimed(node: Node, keys: Sequence[str], ttl_ms: int) -> list[list[str | int]]:
+    """Gives the command that lets each event id expire with its event, [] where it does already.
+
+    A longer or shorter ttlDays counts for those that are there, too.
+    """
     answers = node.each([words for key in keys for words in (["GET", key], ["PTTL", key])])
     now = time_ms(node) if keys else 0
-    changes: list[list[str | int]] = []
-    for key, event, left in zip(keys, answers[::2], answers[1::2], strict=True):
-        if isinstance(event, redis.RedisError) or not event:
-            continue
-        milliseconds = str(event).partition("-")[0]
-        if not milliseconds.isdecimal():
-            continue
-        ends = int(milliseconds) + ttl_ms
-        if not ttl_ms:
-            changes += [["PERSIST", key]] if left >= 0 else []
-        elif left < 0 or abs(now + left - ends) > SLACK_MS:
-            changes.append(["PEXPIREAT", key, ends])
-    node.each(changes)
+    return [
+        _retimed(key, event, left, ttl_ms, now)
+        for key, event, left in zip(keys, answers[::2], answers[1::2], strict=True)
+    ]
+
+
+def _retimed(key: str, event: object, left: int, ttl_ms: int, now: int) -> list[str | int]:
+    milliseconds = event.partition("-")[0] if isinstance(event, str) else ""
+    if not milliseconds.isdecimal():
+        return []
+    ends = int(milliseconds) + ttl_ms
+    if not ttl_ms:
+        return ["PERSIST", key] if left >= 0 else []
+    return ["PEXPIREAT", key, ends] if left < 0 or abs(now + left - ends) > SLACK_MS else []

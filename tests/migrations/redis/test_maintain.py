@@ -224,8 +224,8 @@ def test_restart(tmp_path: Path, command: Command, keeps: Keeps) -> None:
         drift = report_of(command, memory)["drift"]
         server = f"127.0.0.1:{node.port}"
         expected = [
-            f"login {memory.name('reader')} was missing on {server} and was put back",
-            f"login {memory.name()} was missing on {server} and was put back",
+            f"login {memory.name('reader')} is missing on {server}: put back",
+            f"login {memory.name()} is missing on {server}: put back",
         ]
         assert drift == (expected if keeps == "nothing" else [])
         assert command.maintain(memory).report["code"] == 0
@@ -253,7 +253,7 @@ def test_rights_that_somebody_changed_are_told_and_on_repair_mended(home: Memory
     server = f"127.0.0.1:{home.node.port}"
     with home.node.client() as admin:
         admin.execute_command("ACL SETUSER", home.name(), "+keys", "~*", "-xadd")
-        admin.execute_command("ACL SETUSER", home.name("reader"), "nopass", ">second", "(+get ~x)")
+        admin.execute_command("ACL SETUSER", home.name("reader"), "(+get ~x)")
         admin.hset(f"{home.prefix}meta", "ttl_days", "9")
         assert command.maintain(home).code == 0
         reader, writer, meta = report_of(command, home)["drift"]
@@ -261,7 +261,7 @@ def test_rights_that_somebody_changed_are_told_and_on_repair_mended(home: Memory
             f"login {home.name()} has keys ~*, lacks keys %R~{home.prefix}meta ~{home.prefix}event-id:*"
         )
         assert writer.endswith(f"and 5 more, has commands keys, lacks commands xadd on {server}")
-        assert reader == f"login {home.name('reader')} has another password, has (-@all +get ~x) on {server}"
+        assert reader == f"login {home.name('reader')} has (-@all +get ~x) on {server}"
         assert meta == f"{home.prefix}meta: ttl_days is not as provisioned"
         assert "~*" in str(admin.acl_getuser(home.name())["keys"]), "Report changes nothing"
         assert command.maintain(home, "Repair").code == 0
@@ -292,9 +292,28 @@ def test_login_that_somebody_opened_is_closed_whatever_the_policy(home: Memory, 
             assert command.maintain(home).code == 0
             with pytest.raises(redis.ConnectionError):
                 session.execute_command("PING")
-        assert report_of(command, home)["drift"] == [
-            f"login {name} was open on 127.0.0.1:{home.node.port} and was closed"
-        ]
+        assert report_of(command, home)["drift"] == [f"login {name} is open on 127.0.0.1:{home.node.port}: closed"]
+
+
+@pytest.mark.parametrize("rule", [">another", "off", "nopass"])
+def test_who_comes_in_is_mended_whatever_the_policy(home: Memory, command: Command, rule: str) -> None:
+    """As after a restart from an old file: a password that was changed must not be good again."""
+    with home.node.client() as admin:
+        before = admin.acl_list()
+        admin.execute_command("ACL SETUSER", home.name(), rule)
+        assert command.maintain(home).code == 0
+        [told] = report_of(command, home)["drift"]
+        assert told.endswith(": set right")
+        assert admin.acl_list() == before
+
+
+def test_held_home_gets_its_rights_back_whatever_the_policy(home: Memory, command: Command) -> None:
+    assert command.make(home.but(hold=True)).code == 0
+    with home.node.client() as admin:
+        admin.execute_command("ACL SETUSER", home.name(), f"~{home.prefix}events", "+xadd")
+        assert command.maintain(home).code == 0
+    with home.connect() as app, pytest.raises(redis.exceptions.NoPermissionError):
+        app.xadd(f"{home.prefix}events", {"a": "b"})
 
 
 def test_one_home_that_fails_stops_no_other(home: Memory, command: Command) -> None:

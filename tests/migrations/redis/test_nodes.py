@@ -117,6 +117,22 @@ def test_node_that_the_server_gave_up_is_told_and_not_waited_for(tmp_path: Path,
         group.stop()
 
 
+def test_replica_that_is_not_with_its_primary_yet_is_told(tmp_path: Path, command: Command) -> None:
+    primary = launch(tmp_path / "primary", options=["repl-diskless-sync-delay 30"])
+    options = [f"replicaof 127.0.0.1 {primary.port}", "masteruser platform", "masterauth the-platform's-password"]
+    replica = launch(tmp_path / "replica", options=options)
+    try:
+        with primary.client() as admin:
+            until(lambda: "wait_bgsave" in str(admin.info("replication").get("slave0")))
+        answer = command.make(Memory(primary))
+        assert answer.code == 0
+        away = f"127.0.0.1:{replica.port} is away, as the server itself says: it gets its logins from maintenance"
+        assert answer.report["warnings"][0] == f"{away} once it is back"
+    finally:
+        replica.stop(kill=True)
+        primary.stop()
+
+
 def test_tls_with_the_providers_ca(redis_tls: Node, command: Command) -> None:
     memory = Memory(redis_tls)
     assert command.make(memory).code == 0

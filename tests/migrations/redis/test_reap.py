@@ -51,8 +51,9 @@ def test_life_of_a_home(any_memory: Memory, command: Command, api: ApiServer) ->
         session.execute_command("PING")
     assert not opens(memory.node, memory.writer)
     assert f"{memory.prefix}events" in keys(memory)
-    assert command.maintain(memory).report["code"] == 0
-    assert not opens(memory.node, memory.writer), "maintenance puts back no login that the reaper closed"
+    for policy in ("Report", "Repair"):
+        assert command.maintain(memory, policy).report["code"] == 0
+        assert not opens(memory.node, memory.writer), "maintenance puts back no login that the reaper closed"
     here(api, memory)
     assert reap(command, memory).message == "homes: 1 in use"
     assert opens(memory.node, memory.writer), "the very same Memory is back"
@@ -107,6 +108,31 @@ def test_drop_takes_one_home_and_leaves_its_neighbour(memory: Memory, command: C
     assert opens(memory.node, near.writer)
     assert opens(memory.node, far.writer)
     assert not opens(memory.node, gone.writer)
+
+
+def test_claim_of_the_same_name_under_another_key_prefix(home: Memory, command: Command, api: ApiServer) -> None:
+    """Users are the whole server's: the second is refused while the first has them, and then the first leaves them."""
+    other = home.but(key_prefix="other", uid="uid-2", password="theirs", extra={"deletionPolicy": "Delete"})
+    answer = command.make(other)
+    assert (answer.code, answer.report["reason"]) == (14, "SchemaConflict")
+    assert f'is that of the home "{home.prefix}"' in answer.message
+    assert [key for key in keys(home) if key.startswith("other")] == []
+    for _ in range(2):
+        reap(command, home)
+    assert not opens(home.node, home.writer)
+    assert command.make(other).code == 0, "nobody comes in by them any more"
+    for policy in ("Report", "Repair"):
+        assert command.maintain(home, policy).report["code"] == 0
+        reap(command, home)
+        assert opens(home.node, other.writer), "maintenance and reaper of the first leave them alone"
+    here(api, home)
+    assert reap(command, home).report["code"] == 14, "nor do they take them back"
+    assert opens(home.node, other.writer)
+    api.lacks(home.identity, home.uid)
+    with home.node.client() as admin:
+        admin.hset(home.ledger, home.key, str(admin.hget(home.ledger, home.key)).replace("Retain", "Delete"))
+    assert reap(command, home).message == "homes: 0 in use"
+    assert opens(home.node, other.writer), "dropping the first home leaves them, too"
 
 
 def test_cluster(redis_cluster: Group, command: Command, api: ApiServer) -> None:
