@@ -7,24 +7,33 @@ Memories exist, and here is none: it stays as it is. Maintenance runs when a per
 
 import copy
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from memoryctl.cluster import Cluster
 from memoryctl.crossplane import ready
-from memoryctl.objects import Object, is_true, key_of, now
+from memoryctl.objects import Key, Object, is_true, key_of, now
 
 MAINTAIN = "maintain"
 NOT_BY_ITSELF = {"reap", MAINTAIN}
 
 
-def tick(cluster: Cluster) -> None:
-    """Makes a Job of every CronJob whose composite is not Ready."""
+def due(cluster: Cluster) -> list[Key]:
+    """Gives every CronJob whose composite is not Ready."""
+    found = []
     for cronjob in cluster.list("batch/v1", "CronJob"):
         if _commands(cronjob) & NOT_BY_ITSELF:
             continue
         owner = cronjob["metadata"]["ownerReferences"][0]
         composites = cluster.list(owner["apiVersion"], owner["kind"])
         if any(one["metadata"]["uid"] == owner["uid"] and not ready(one) for one in composites):
+            found.append(key_of(cronjob))
+    return found
+
+
+def tick(cluster: Cluster, keys: Iterable[Key]) -> None:
+    """Makes a Job of CronJobs, as they are by now: what was due may ask something else since, or be gone."""
+    for key in keys:
+        if cronjob := cluster.get(key):
             _start(cluster, cronjob)
 
 

@@ -14,7 +14,7 @@ from memoryctl.crossplane import Crossplane, Reconciled, complaint, ready
 from memoryctl.definitions import Package
 from memoryctl.errors import UserError
 from memoryctl.jobs import Jobs
-from memoryctl.objects import API_VERSION, Object, key_of, make_secret, secret_key
+from memoryctl.objects import API_VERSION, Key, Object, key_of, make_secret, secret_key
 from memoryctl.reader import Laptop
 
 ROOT_KEY = "root-key"
@@ -86,8 +86,7 @@ def up(paths: Iterable[str], state: Path, timeout: float, stand_ins: Iterable[st
     with locked(state):
         images.remember(state, commands)
         with _plane(given, package, state, progress) as plane:
-            cronjobs.tick(plane.cluster)
-            reconciled, waiting = _converge(plane, progress.seconds + timeout)
+            reconciled, waiting = _converge(plane, progress.seconds + timeout, cronjobs.due(plane.cluster))
         finished = progress.seconds
         written = binding.write_all(plane.cluster, plane.bindings)
     problems = waiting + _complaints(reconciled)
@@ -197,8 +196,13 @@ def _make_root_keys(cluster: Cluster, package: Package) -> None:
             cluster.apply(make_secret(key, {"current": secrets.token_bytes(ROOT_KEY_BYTES)}))
 
 
-def _converge(plane: _Plane, until: float) -> tuple[list[Reconciled], list[str]]:
+def _converge(plane: _Plane, until: float, due: Iterable[Key] = ()) -> tuple[list[Reconciled], list[str]]:
     """Reconciles and runs Jobs until nothing changes any more; bindings that are there follow their Secrets at once.
+
+    Args:
+        plane: What is at work.
+        until: When to stop waiting, in seconds of `progress`.
+        due: CronJobs that run too, once they are what the manifests say.
 
     Returns:
         The last reconcile of each composite, and why a Job or the whole did not end.
@@ -208,6 +212,8 @@ def _converge(plane: _Plane, until: float) -> tuple[list[Reconciled], list[str]]
     while True:
         revision = cluster.revision
         reconciled = plane.crossplane.reconcile()
+        cronjobs.tick(cluster, due)
+        due = ()
         for name, event in [(show.owner(one.composite), event) for one in reconciled for event in one.events]:
             progress.say(f"{name}: {event.message}")
         # Before the next Job: it may take the login away that an app still reads there.

@@ -15,7 +15,7 @@ from tests.custom.conftest import EXAMPLE, Server
 from tests.mariadb import MariaDB
 from tests.memoryctl.conftest import Laptop
 
-pytestmark = pytest.mark.xdist_group("mariadb")
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("mariadb")]
 
 # An app: it has a directory and a client library.
 APP = """
@@ -153,7 +153,6 @@ def test_names_that_are_patterns_do_not_open_other_databases(example: Server, ma
         assert maria.sql(statement, user=user, password="app", database=home[0]) == f"error {NOT_ON_TABLE}"
 
 
-@pytest.mark.long
 def test_the_example_keeps_the_whole_contract_and_leaves_nothing_behind(example: Server, maria: MariaDB) -> None:
     made = "SELECT user FROM mysql.global_priv UNION SELECT schema_name FROM information_schema.schemata ORDER BY 1"
     assert example.kit("probe", "provision", more=())[0] == 0, "the ledger is there from now on"

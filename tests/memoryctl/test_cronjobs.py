@@ -40,8 +40,22 @@ def started(cluster: Cluster) -> list[list[str]]:
 
 def test_a_tick_probes_a_provider_that_is_not_ready_and_nothing_else(cluster: Cluster) -> None:
     """Here is no API server that a reaper could ask which Memories exist, and maintenance waits to be asked for."""
-    cronjobs.tick(cluster)
+    cronjobs.tick(cluster, cronjobs.due(cluster))
     assert started(cluster) == [["probe"]]
+
+
+def test_what_was_due_and_is_gone_or_changed_by_now_runs_as_it_is(cluster: Cluster) -> None:
+    """A changed manifest changes the request; a Job that mounts the one before would wait for ever."""
+    due = cronjobs.due(cluster)
+    [key] = due
+    changed = cluster.applied(key)
+    changed["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["args"] = ["probe", "anew"]
+    cluster.apply(changed)
+    cronjobs.tick(cluster, due)
+    assert started(cluster) == [["probe", "anew"]]
+    cluster.delete(key)
+    cronjobs.tick(cluster, due)
+    assert len(started(cluster)) == 1
 
 
 def test_maintenance_runs_when_it_is_asked_for(cluster: Cluster) -> None:

@@ -201,15 +201,15 @@ class PostgresStore:
 
     def _run(self, work: Callable[[Connection], T]) -> T:
         """Does one transaction's work, again where another one was in its way."""
-        for left in reversed(range(TRIES)):
+        for attempt in range(TRIES):
             try:
                 with self._pool.connection() as connection:
                     return work(connection)
             except psycopg.Error as error:
-                if left and error.sqlstate in TRANSIENT:
+                if error.sqlstate in TRANSIENT and attempt < TRIES - 1:
                     continue
                 raise self._translated(error) from error
-        raise AssertionError  # the last one has raised
+        raise AssertionError  # the last try raised
 
     def _dataset(self) -> str:
         return self._binding.dataset or self._facts().dataset
