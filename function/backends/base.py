@@ -29,12 +29,14 @@ class Place:
     Attributes:
         database: What its Memories share there: a database, a bucket, or the prefix of their buckets.
         url: What a client is told instead of host and port, "" for these.
+        prefix: What all keys begin with there, "" where they have no prefix in common.
     """
 
     host: str
     port: int
     database: str
     url: str = ""
+    prefix: str = ""
 
     @property
     def endpoint(self) -> str:

@@ -72,7 +72,7 @@ class RedisBackend:
     @cached_property
     def place(self) -> Place:
         """What the spec says; `database` is the number of the logical one."""
-        return Place(self.spec.host, self.spec.port, str(self.spec.database))
+        return Place(self.spec.host, self.spec.port, str(self.spec.database), prefix=self.spec.key_prefix)
 
     @property
     def entrance(self) -> Place:

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 Via = Literal["Namespace", "Claim", "Shared"]
 KIND = "XMemoryProvider"
 # What a Memory with data is held to, and what is fixed as soon as a provider was found.
-SERVER = ("type", "host", "port", "database", "isolation", "roleManagement")
+_SERVER = ("type", "host", "port", "database", "keyPrefix", "isolation", "roleManagement")
+# The same, where the status is lost, in the words of the request document that was applied last.
+_APPLIED = (*_SERVER, "endpoint", "bucket", "bucketPrefix", "users")
 _FOUND = ("via", "namespace", "type")
 
 
@@ -86,6 +88,7 @@ class Found:
             "database": place.database,
             "isolation": backend.isolation,
             "roleManagement": backend.manages_by,
+            **({"keyPrefix": place.prefix} if place.prefix else {}),
         }
 
 
@@ -148,9 +151,12 @@ def hold(found: Found, backend: Backend, wish: Wish) -> None:
     """
     if not wish.is_pinned:
         return
-    fixed = [*(_FOUND if "via" in wish.pinned else ()), *(SERVER if wish.provisioned else ())]
+    is_noted = "via" in wish.pinned
+    fixed = [*(_FOUND if is_noted else ()), *((_SERVER if is_noted else _APPLIED) if wish.provisioned else ())]
+    now = found.pin(backend) if is_noted else backend.request()
     # A Memory from before these were noted has a schema, and its roles were made by a Job.
-    before, now = {"isolation": "Schema", "roleManagement": "SQL", **wish.pinned}, found.pin(backend)
+    assumed = {"isolation": "Schema", "roleManagement": "SQL"}
+    before = {**{field: value for field, value in assumed.items() if field in now}, **wish.pinned}
     differences = [
         f"{field} was {before.get(field, 'none')} and is {now.get(field, 'none')}"
         for field in dict.fromkeys(fixed)

@@ -140,7 +140,7 @@ class Subject:
 
     def wish(self, only_type: str | None = None) -> lookup.Wish:
         """Who wants which provider; where the status is lost, the applied document still says which server it was."""
-        pinned = self.status.get("provider") or _server(self.applied.get("provider"))
+        pinned = self.status.get("provider") or _applied(self.applied.get("provider"))
         return lookup.Wish(self.spec.provider_ref, self.namespace, pinned, self.has_home, only_type)
 
     @cached_property
@@ -180,7 +180,6 @@ class Subject:
         return applied is not None and applied.epoch == asked.epoch and closed
 
 
-def _server(provider: Any) -> dict[str, Any]:
-    if not isinstance(provider, dict):
-        return {}
-    return {key: provider[key] for key in lookup.SERVER if key in provider}
+def _applied(provider: Any) -> dict[str, Any]:
+    """What a request document says of its provider, but for how that was called."""
+    return {key: value for key, value in provider.items() if key != "name"} if isinstance(provider, dict) else {}

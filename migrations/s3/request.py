@@ -85,9 +85,6 @@ class ReapRequest(Reap[Provider]):
 class MaintainRequest(Maintain[Provider]):
     """What `maintain` reads."""
 
-    # One Memory alone is looked after only where no admin may work in every database, as on CloudNativePG.
-    memory: None = None
-
 
 class ProvisionRequest(Provision[Provider, Login]):
     """What `provision` reads. `database` is the bucket: the provider's, or the Memory's own.

@@ -1162,6 +1162,14 @@ _CUSTOM: tuple[Case, ...] = (
         for name, endpoint in (("with a user", "mysql://root:geheim@db"), ("with a path", "https://db/x"))
     ),
     _custom(
+        "endpoint without a port",
+        "nobody guesses it",
+        {"endpoint": "mysql://db.example.com"},
+        ".endpoint",
+        'its port is missing: write host and port, for example "db.example.com:3306" (only http and https have a port '
+        "of their own)",
+    ),
+    _custom(
         "a database with a blank",
         "it would need quotes",
         {"database": "my app"},

@@ -52,6 +52,14 @@ def test_answer_is_the_golden_one(example: Example, name: str) -> None:
     assert example.answers()[name].to_yaml() == golden, "review, then MEMORY_UPDATE_GOLDENS=1 pytest tests/function"
 
 
+def test_a_settled_memory_serves(example: Example) -> None:
+    """A golden that says otherwise would be compared with itself for ever."""
+    settled = example.answers()["settled"]
+    wanted = example.folder.name != "refused"
+    serving = ("ProviderReady", "CredentialsReady", "Provisioned")
+    assert (settled.ready, all(settled.conditions.get(kind, (False,))[0] for kind in serving)) == (wanted, wanted)
+
+
 def test_manifests_are_accepted_by_the_xrds(example: Example) -> None:
     known = catalog()
     for body in (*map(example.read, ("provider.yaml", "claim.yaml", "xr.yaml")), example.required[0]):
