@@ -141,6 +141,8 @@ class TestEvents:
         for number in range(7):
             memory.events.append("message", number)
         assert [event.payload for event in memory.events.iterate(page=3)] == list(reversed(range(7)))
+        assert len(list(memory.events.iterate(page=7))) == 7
+        assert list(memory.events.iterate(event_type="none")) == []
         some = itertools.islice(memory.events.iterate(event_type="message", page=2), 3)
         assert [event.payload for event in some] == [6, 5, 4]
 
@@ -591,9 +593,18 @@ class TestWhole:
             (lambda: memory.events.read(before="yesterday"), "yesterday"),
             (memory.embeddings.search, "nothing to search for"),
             (lambda: memory.embeddings.search(query="  "), "nothing to search for"),
+            (lambda: memory.embeddings.upsert([Embedding("key", [1, 0, 0], chunk=-1)]), "chunk is -1"),
+            (lambda: memory.embeddings.upsert([Embedding("key", [1, 0, 0], ttl=-1)]), "ttl is -1"),
         ):
             with pytest.raises(ValueError, match=said):
                 call()
+        anything: Any = memory
+        with pytest.raises(TypeError, match="key is 17: give a str"):
+            anything.kv.put(17, 1)
+        with pytest.raises(TypeError, match="JSON"):
+            memory.kv.put("key", {1, 2})
+        with pytest.raises(TypeError, match='there is no vector for key "key"'):
+            anything.embeddings.upsert("key")
         memory.kv.put("key", "a backslash, then u0000: \\u0000")
         assert memory.status().keys == 1
 

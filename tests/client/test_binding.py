@@ -90,6 +90,10 @@ def test_what_is_no_binding_of_a_memory_gets_a_sentence(tmp_path: Path, changes:
 def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(BindingError, match="nowhere is not there"):
         Memory.from_binding(tmp_path / "nowhere")
+    (tmp_path / "dangling").mkdir()
+    (tmp_path / "dangling" / "..data").symlink_to("nothing")
+    with pytest.raises(BindingError, match="dangling is not there"):
+        binding.read(tmp_path / "dangling")
     (tmp_path / "file").touch()
     with pytest.raises(BindingError, match="file cannot be read: Not a directory"):
         binding.read(tmp_path / "file")

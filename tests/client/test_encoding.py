@@ -1,7 +1,9 @@
 """What goes to backends: JSON and vectors, with numpy and without."""
 
+import importlib
 import math
 import struct
+import sys
 from typing import Any
 
 import numpy as np
@@ -61,6 +63,15 @@ def test_what_is_no_vector_gets_a_sentence(number: Format) -> None:
 def test_a_number_that_is_too_large_is_refused(number: Format, most: str) -> None:
     with pytest.raises(ValueError, match=f"a number above {most}"):
         encoding.to_bytes([1.0, 1e39], number, dimension=2, metric="cosine")
+
+
+def test_numpy_need_not_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "numpy", None)
+        importlib.reload(encoding)
+        assert vars(encoding)["np"] is None
+    importlib.reload(encoding)
+    assert vars(encoding)["np"] is np
 
 
 def test_a_matrix_is_no_vector() -> None:

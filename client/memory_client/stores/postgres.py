@@ -201,15 +201,15 @@ class PostgresStore:
 
     def _run(self, work: Callable[[Connection], T]) -> T:
         """Does one transaction's work, again where another one was in its way."""
-        for attempt in range(TRIES):
+        for left in reversed(range(TRIES)):
             try:
                 with self._pool.connection() as connection:
                     return work(connection)
             except psycopg.Error as error:
-                if error.sqlstate in TRANSIENT and attempt < TRIES - 1:
+                if left and error.sqlstate in TRANSIENT:
                     continue
                 raise self._translated(error) from error
-        raise AssertionError  # the last try raised
+        raise AssertionError  # the last one has raised
 
     def _dataset(self) -> str:
         return self._binding.dataset or self._facts().dataset
