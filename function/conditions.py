@@ -349,6 +349,11 @@ def index_not_earned(rows: int, there: int | None) -> Condition:
     return true(INDEX_READY, "Exact", message)
 
 
+def index_not_built(said: str) -> Condition:
+    """Say how searches are where no index is built."""
+    return true(INDEX_READY, "Exact", said)
+
+
 def index_ready(said: str) -> Condition:
     """Say that searches use the index."""
     return true(INDEX_READY, "Ready", said or "searches use the index")

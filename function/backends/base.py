@@ -183,6 +183,11 @@ class Backend(Protocol):
         """What a Memory has for itself; its data stays in what it was made in."""
         ...
 
+    @property
+    def searches(self) -> str:
+        """Say how searches are where no index is built as embeddings grow, "" where one is."""
+        ...
+
     def conflict(self, memory: Memory) -> str | None:
         """Say where the spec of a Memory and that of its provider exclude each other, None when they do not."""
         ...

@@ -35,6 +35,7 @@ class CustomBackend:
     cluster = None
     cloud = None
     operator = None
+    searches = "how searches are is up to the backend"
     ca = None
     ca_secret = None
 

@@ -111,6 +111,7 @@ class PostgresBackend:
         return self._admin.name if self.manages_by == "SQL" else None
 
     cloud = None
+    searches = ""
 
     @property
     def operator(self) -> Operator | None:

@@ -37,6 +37,7 @@ class RedisBackend:
     cluster = None
     cloud = None
     operator = None
+    searches = "embeddings are a vector set, which is an index by itself"
     ca_secret = None
 
     @cached_property

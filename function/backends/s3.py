@@ -33,6 +33,7 @@ class S3Backend:
     config_secret = None
     cluster = None
     ca_secret = None
+    searches = "searches are exact: a client reads all embeddings"
 
     @cached_property
     def spec(self) -> S3:

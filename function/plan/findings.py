@@ -152,6 +152,7 @@ class Upkeep:
     Attributes:
         wanted: What its provider says about maintenance.
         schedule: When maintenance runs.
+        searches: How searches are where no index is ever built, "" where one is.
         failed: Why its own CronJob left nothing behind, "" where it has none or that is in order.
     """
 
@@ -159,6 +160,7 @@ class Upkeep:
     found: Findings
     wanted: Maintenance
     schedule: str
+    searches: str
     failed: str
 
     def conditions(self) -> tuple[Condition, ...]:
@@ -172,6 +174,8 @@ class Upkeep:
         if wanted.index.type == "none":
             return conditions.index_disabled("spec.embeddings.index.type is none: searches are exact")
         if found is None or found.reason in {"Exact", "Disabled"}:
+            if self.searches:
+                return conditions.index_not_built(self.searches)
             return conditions.index_not_earned(wanted.rows_for_index, found.rows if found else None)
         if found.reason == "Ready":
             return conditions.index_ready(found.message)

@@ -238,6 +238,7 @@ class Home:
             Findings.read(self.subject.inputs.observed.get(self._placed["report"])),
             provider.spec.maintenance,
             own.schedule if own else schedule(provider, provider.name),
+            self.backend.searches,
             own.failed if own else "",
         )
 

@@ -334,6 +334,22 @@ def test_rights_are_those_that_jobs_give_on_ceph(role: Any, level: Any, alone: b
     assert ours == policies.of_login(Home("b", "notes-0/", alone), level, held=held)
 
 
+@pytest.mark.parametrize(
+    ("block", "wanted"),
+    [
+        ({"algorithm": "AES256"}, {"applyServerSideEncryptionByDefault": {"sseAlgorithm": "AES256"}}),
+        (
+            {"algorithm": "aws:kms"},
+            {"applyServerSideEncryptionByDefault": {"sseAlgorithm": "aws:kms"}, "bucketKeyEnabled": True},
+        ),
+    ],
+)
+def test_how_objects_are_encrypted(block: Object, wanted: Object) -> None:
+    seen = _settled(_world({**AWS, "encryption": block}))
+    assert _made(seen)["BucketServerSideEncryptionConfiguration"]["spec"]["forProvider"]["rule"] == [wanted]
+    assert "Key" not in {each["Sid"] for each in _policy(seen)["Statement"]}, "the store's own key is for everybody"
+
+
 def test_a_key_of_ones_own_may_be_used() -> None:
     statement = next(each for each in _policy(_settled(_world(FULL)))["Statement"] if each["Sid"] == "Key")
     assert statement["Action"] == ["kms:Decrypt", "kms:GenerateDataKey"]

@@ -17,6 +17,7 @@ from tests.function.harness import (
     World,
     encoded,
     pipeline_input,
+    reported,
     run,
     secret_entries,
     settle,
@@ -24,6 +25,7 @@ from tests.function.harness import (
 )
 from tests.function.worlds import (
     AWS,
+    CA,
     CUSTOM,
     REDIS,
     S3,
@@ -34,6 +36,7 @@ from tests.function.worlds import (
     other_world,
     provider_world,
 )
+from tests.schemas import catalog
 
 SHARED: Object = {**S3, "users": "Shared"}
 BLOCKS: dict[str, tuple[str, Object]] = {
@@ -124,6 +127,8 @@ def test_a_binding_of_s3(field: str) -> None:
     )
     assert (entries["region"], entries["username"]) == ("default", f"mem_{inside}_rw_a")
     assert not {"login", "ca.crt"} & set(entries)
+    trusting = _settled(_world("RGW", {"caBundle": CA})).observed["binding"]
+    assert secret_entries(trusting)["ca.crt"] == secret_entries(trusting)["certificates"] == CA
 
 
 def test_a_binding_of_a_custom_backend() -> None:
@@ -556,6 +561,43 @@ def test_redis_says_what_a_hold_means_there() -> None:
     answer = settle(_world("redis", legalHold=True))[1]
     assert answer.message("CredentialsReady").endswith("; Redis lets a Memory with a legal hold be read only")
     assert "legal hold" not in settle(_world("redis"))[1].message("CredentialsReady")
+
+
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [
+        ("redis", "embeddings are a vector set, which is an index by itself"),
+        ("RGW", "searches are exact: a client reads all embeddings"),
+        ("custom", "how searches are is up to the backend"),
+    ],
+)
+def test_no_index_is_promised_where_none_is_built(place: str, says: str) -> None:
+    settled, answer = settle(_world(place))
+    assert answer.conditions["IndexReady"] == (True, "Exact")
+    assert answer.message("IndexReady") == says
+    (report,) = [key for key, body in settled.observed.items() if body["kind"] == "ConfigMap"]
+    ready = {"state": "ready", "reason": "Ready", "message": "searched by the vector set itself"}
+    found = reported(settled.observed[report], "maintenance", index=ready)
+    told = run(settled.but(observed={**settled.observed, report: found}))
+    assert (told.conditions["IndexReady"], told.message("IndexReady")) == ((True, "Ready"), ready["message"])
+
+
+def test_a_sample_that_was_read_again_is_in_the_status() -> None:
+    settled, _ = settle(_world("RGW"))
+    (report,) = [key for key, body in settled.observed.items() if body["kind"] == "ConfigMap"]
+    wrong = ["object events/1.json is not what was written: its sha256 differs"]
+    sample = {"checked": 20, "failed": 1, "at": "2026-02-03T00:00:00Z"}
+    found = reported(settled.observed[report], "maintenance", integrity=sample, drift=wrong)
+    now = settled.but(observed={**settled.observed, report: found})
+    status = run(now).status
+    assert status["integrity"] == {"checked": 20, "failed": 1, "lastRun": "2026-02-03T00:00:00Z"}
+    assert run(now).conditions["InSync"] == (False, "Drift")
+    assert catalog().problems({**now.xr, "status": status}) == []
+    assert run(now.but(providers=())).status.get("integrity") is None, "not noted yet"
+    noted = now.but(xr={**now.xr, "status": status}, providers=())
+    assert run(noted).status["integrity"] == status["integrity"]
+    odd = reported(settled.observed[report], "maintenance", integrity={**sample, "at": "today"})
+    assert "integrity" not in run(settled.but(observed={**settled.observed, report: odd})).status
 
 
 # What a Memory with data is held to.
