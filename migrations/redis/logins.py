@@ -8,7 +8,7 @@ from migrations.errors import Code, CommandError
 from migrations.homes.entry import Entry
 from migrations.redis import acl
 from migrations.redis.acl import CLOSED, Rights
-from migrations.redis.connection import ConnectionLostError, explained
+from migrations.redis.connection import explained
 from migrations.redis.names import Home, writes
 from migrations.redis.request import ProvisionRequest
 from migrations.redis.server import Node, Server
@@ -48,10 +48,7 @@ def wanted(node: Node, entry: Entry, home: Home, skip: Iterable[str] = ()) -> di
 def read(node: Node, logins: Iterable[str]) -> dict[str, Rights | None]:
     """Reads logins, all in one round trip."""
     names = list(logins)
-    answers = node.each([["ACL", "GETUSER", name] for name in names])
-    for answer in answers:
-        if isinstance(answer, redis.RedisError):
-            raise answer
+    answers = node.all([["ACL", "GETUSER", name] for name in names])
     return {name: acl.parse(answer, node.category) for name, answer in zip(names, answers, strict=True)}
 
 
@@ -117,11 +114,8 @@ def persist(node: Node) -> str:
     try:
         node.call(*command)
     except redis.ResponseError as error:
-        found = explained(error)
-        if isinstance(found, ConnectionLostError):
-            raise
         return (
-            f"{node.name} cannot write its users ({' '.join(command)}: {found.message}): a restart loses them, and "
+            f"{node.name} cannot write its users ({' '.join(command)}: {explained(error)}): a restart loses them, and "
             "maintenance puts them back"
         )
     return ""

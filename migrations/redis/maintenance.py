@@ -4,6 +4,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from math import inf
 from random import SystemRandom
 
 from migrations import log
@@ -206,24 +207,31 @@ class _Run:
         node, home = self.server.at(self.home.meta), self.home
         events = int(node.call("XLEN", home.events))
         first = node.call("XRANGE", home.events, "-", "+", "COUNT", 1)
-        times = [int(entry[0].partition("-")[0]) for entry in first]
-        times += [int(float(score)) for score in node.call("ZRANGE", home.vector_times, 0, 0, "WITHSCORES")[1::2]]
-        times += [self.seen.oldest] if self.seen.oldest else []
+        times = [float(entry[0].partition("-")[0]) for entry in first]
+        times += [float(score) for score in node.call("ZRANGE", home.vector_times, 0, 0, "WITHSCORES")[1::2]]
+        times += [float(self.seen.oldest)] if self.seen.oldest else []
         sizes = node.each([["MEMORY", "USAGE", key] for key in (home.events, home.vectors, home.vector_times)])
         stream, *rest = [each if isinstance(each, int) else 0 for each in sizes]
         rows = events + self.seen.keys + vectors.rows
-        day = datetime.fromtimestamp(min(times) / 1000, UTC).date() if times else None
         self.answer.measured(
             Measure(
                 rows=rows,
                 bytes=stream + sum(rest) + self.seen.bytes,
                 dead_percent=0,
-                oldest=f"{day}T00:00:00Z" if day else None,
+                oldest=_day(min(times, default=inf)),
                 held=rows if self.entry.legal_hold else 0,
                 embeddings=vectors.rows if self.entry.embeddings.enabled else None,
                 embedding_bytes=sum(rest) if self.entry.embeddings.enabled else None,
             )
         )
+
+
+def _day(milliseconds: float) -> str | None:
+    """Gives a day as RFC 3339, None of a time that an app made up."""
+    try:
+        return f"{datetime.fromtimestamp(milliseconds / 1000, UTC).date()}T00:00:00Z"
+    except (OverflowError, ValueError):
+        return None
 
 
 def _index(entry: Entry, vectors: meta.Vectors) -> Index:

@@ -58,7 +58,7 @@ class Retention:
         """Lets event ids expire with their events, those that still do not."""
         for batch in _batches(mistimed):
             self.check()
-            self.node.each([change for change in sweep.retimed(self.node, batch, self.ttl_ms) if change])
+            self.node.all([change for change in sweep.retimed(self.node, batch, self.ttl_ms) if change])
 
     def keys(self, old: Sequence[str]) -> int:
         """Removes key-value entries that seemed to be old, those that still are."""

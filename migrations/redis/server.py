@@ -109,6 +109,14 @@ class Node:
             answers: list[Any] = pipe.execute(raise_on_error=False)
         return answers
 
+    def all(self, commands: Sequence[Sequence[str | int]]) -> list[Any]:
+        """Sends commands at once, none of which may fail."""
+        answers = self.each(commands)
+        for answer in answers:
+            if isinstance(answer, redis.RedisError):
+                raise answer
+        return answers
+
     def category(self, name: str) -> list[str]:
         """Gives the commands of a category."""
         return [str(each).lower() for each in self.call("ACL", "CAT", name)]

@@ -94,7 +94,7 @@ def keep_all(server: Server, home: Home) -> None:
     """Takes the expiry off every key of a home: Redis itself knows no hold."""
     node = server.at(home.meta)
     for page in pages(node, f"{home.prefix}*"):
-        node.each([["PERSIST", key] for key in page])
+        node.all([["PERSIST", key] for key in page])
 
 
 def remove_all(server: Server, home: Home, check: Callable[[], None]) -> None:
@@ -133,7 +133,7 @@ def _look(node: Node, seen: Seen, keys: Sequence[str], now: int) -> None:
     sampled = node.each([["MEMORY", "USAGE", key] for key in entries[: SAMPLED - len(seen.sizes)]])
     seen.sizes += [size for size in sampled if isinstance(size, int)]
     if seen.held:
-        node.each([["PERSIST", key] for key in keys])
+        node.all([["PERSIST", key] for key in keys])
     else:
         seen.event_ids += _mistimed(node, [key for key in keys if key.startswith(seen.home.event_ids)], seen)
 

@@ -11,6 +11,7 @@ from tests.migrations import apiserver
 from tests.migrations.apiserver import ApiServer
 from tests.migrations.redis.documents import Answer, Command, Memory
 from tests.migrations.redis.test_nodes import opens
+from tests.migrations.redis.test_plan import plan
 from tests.redisservers import Group
 
 
@@ -73,6 +74,7 @@ def test_policy_retain_keeps_the_data(home: Memory, command: Command, api: ApiSe
     assert answer.message == "homes: 0 in use, 1 closed and kept"
     assert f"{home.prefix}meta" in keys(home)
     again = home.but(uid="uid-2", adopt=True, password="second")
+    assert "the home, which the reaper closed, opens again" in plan(command, again)["changes"]
     assert command.make(again).code == 0
     here(api, again)
     assert reap(command, again).message == "homes: 1 in use"
