@@ -17,6 +17,7 @@ from migrations.s3.request import Provider
 
 NOT_DONE = frozenset({400, 405, 501})
 REPLICATION_RULE = "memory"
+ZONES = "replicates between zones, which its own administrators set up: leave replication out"
 # What is safe on Ceph as well: BlockPublicAcls refuses every PUT there, RestrictPublicBuckets can lock out the owner.
 PUBLIC = {
     "BlockPublicAcls": False,
@@ -126,8 +127,10 @@ def check(bucket: Bucket, provider: Provider) -> None:
     """Refuses a bucket that can never be what the provider wants.
 
     Raises:
-        CommandError: SCHEMA_CONFLICT.
+        CommandError: SCHEMA_CONFLICT, or MODULE_UNSUPPORTED for what Ceph does not do.
     """
+    if provider.replication and provider.users == "RGW":
+        raise CommandError(Code.MODULE_UNSUPPORTED, f"users: RGW is Ceph's, which {ZONES}")
     if wanted_lock(provider) and not bucket.object_lock:
         msg = (
             f'bucket "{bucket.name}" was made without object lock, which cannot be added: name another bucket in the '
@@ -270,10 +273,8 @@ def _replicate(connection: Connection, name: str, provider: Provider) -> None:
     except ClientError as error:
         if status_of(error) not in NOT_DONE:
             raise
-        msg = (
-            f"{connection.admin.server} does not replicate a bucket ({status_of(error)} {code_of(error)}): Ceph does "
-            "it between zones, which its own administrators set up; leave replication out"
-        )
+        answer = f"{status_of(error)} {code_of(error)}"
+        msg = f"{connection.admin.server} does not replicate a bucket ({answer}): if it is Ceph, it {ZONES}"
         raise CommandError(Code.MODULE_UNSUPPORTED, msg) from None
 
 

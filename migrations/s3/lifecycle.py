@@ -100,8 +100,14 @@ def is_ours(rule: Rule) -> bool:
 
 
 def by_id(rules: Sequence[Rule]) -> dict[str, Rule]:
-    """Gives rules in no order: servers give them back in one of their own."""
-    return {str(each.get("ID", "")): each for each in rules}
+    """Gives rules to be compared: servers give them back in an order, and an empty prefix in a form, of their own."""
+    return {str(each.get("ID", "")): _plain(each) for each in rules}
+
+
+def _plain(rule: Rule) -> Rule:
+    empty = rule.get("Filter") in ({}, {"Prefix": ""}) or rule.get("Prefix") == ""
+    kept = {key: value for key, value in rule.items() if key not in {"Filter", "Prefix"}}
+    return kept if empty else rule
 
 
 def _uploads() -> Rule:

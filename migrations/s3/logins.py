@@ -35,7 +35,8 @@ def compare(connection: Connection, home: Home, bucket: Bucket, wanted: Wanted) 
             continue
         if state == "active":
             yield from users.compare(connection, name, wanted.secrets.get(name))
-        elif users.read(connection, name) is None:
+        # One that is not there, and that we cannot make, has no policy either.
+        if name not in wanted.secrets and users.read(connection, name) is None:
             continue
         level = level_of(name, bucket, held=wanted.held)
         yield from users.compare_policy(connection, name, policies.of_login(home, level, held=wanted.held))

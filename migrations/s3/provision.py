@@ -64,6 +64,7 @@ def provision(request: ProvisionRequest, admin: Admin, directory: Path, deadline
     Raises:
         CommandError: With the reason.
     """
+    home_of(request)  # names that are wrong must not become paths
     secrets = secrets_of(request, directory)
     attempt = 0
     while True:
@@ -84,6 +85,7 @@ def plan(request: ProvisionRequest, admin: Admin, directory: Path, deadline: Dea
     Raises:
         CommandError: The request is wrong, or the server does not answer or let us in.
     """
+    home_of(request)
     secrets = secrets_of(request, directory)
     made = Plan()
     with admin.connect(deadline) as connection:
@@ -137,7 +139,8 @@ class _Run:
         with ledger.lock(entries.key_of(self.request.identity), self.deadline) as ticket:
             claimed = self._claimed(ledger)
             bucket = self._own_bucket(place)
-            self._judge(bucket or buckets.fresh(self.home.bucket, self.provider), claimed, ledger)
+            judged = bucket or buckets.fresh(self.home.bucket, self.provider)
+            self._judge(judged, claimed, ledger, exists=bucket is not None)
             return self._make(ledger, ticket, claimed, bucket)
 
     def foretell(self, made: Plan) -> None:
