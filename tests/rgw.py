@@ -4,7 +4,6 @@ Tests that need it carry `pytest.mark.xdist_group("rgw")`, so that one worker st
 """
 
 import contextlib
-import itertools
 import json
 import os
 import shlex
@@ -12,8 +11,9 @@ import socket
 import ssl
 import subprocess
 import threading
+import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,6 @@ class Rgw:
     directory: Path
     endpoint: str
     admin: Keys
-    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     region: str = REGION
 
     def run(self, *arguments: str) -> Any:
@@ -57,7 +56,7 @@ class Rgw:
 
     def name(self, stem: str = "bucket") -> str:
         """Gives a name that nobody has had."""
-        return f"{stem}-{next(self.numbers)}"
+        return f"{stem}-{uuid.uuid4().hex[:8]}"
 
     @contextlib.contextmanager
     def client(

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from memoryctl.embedded import Login
+from migrations.deadline import Deadline
+from migrations.s3 import commands
 from tests.migrations.documents import Answer, Command
 from tests.rgw import Keys, Rgw
 
@@ -129,6 +131,30 @@ class Memory:
         return str(self.provider.get("users", "RGW"))
 
 
+def keys_under(memory: Memory, prefix: str) -> list[str]:
+    with memory.rgw.client() as admin:
+        found = admin.list_objects_v2(Bucket=memory.home, Prefix=prefix).get("Contents", [])
+    return [each["Key"] for each in found]
+
+
+def provisioned(memory: Memory, folder: Path) -> Memory:
+    """Provisions with no process around it, for what tests share."""
+    (folder / "admin").mkdir(parents=True)
+    (folder / "admin" / "username").write_text(memory.rgw.admin.access_key)
+    (folder / "admin" / "password").write_text(memory.rgw.admin.secret_key)
+    write_logins(memory, folder)
+    done = commands.provision(memory.document(), folder, Deadline.in_seconds(30))
+    assert done.details["verify"] == []
+    return memory
+
+
+def write_logins(memory: Memory, folder: Path) -> None:
+    """Writes the files that Ceph's users are made from."""
+    (folder / "login").mkdir()
+    for slot, secret in memory.secrets.items():
+        (folder / "login" / memory.name(slot)).write_text(secret)
+
+
 class Runner:
     """Runs commands on Memories, as Jobs do."""
 
@@ -139,9 +165,7 @@ class Runner:
         admin = memory.rgw.admin
         environment = self.command.mount(document, Login(admin.access_key, admin.secret_key))
         directory = Path(environment["MEMORY_DIR"])
-        (directory / "login").mkdir()
-        for slot, secret in memory.secrets.items():
-            (directory / "login" / memory.name(slot)).write_text(secret)
+        write_logins(memory, directory)
         if ca:
             (directory / "tls").mkdir()
             (directory / "tls" / "ca.crt").write_bytes(ca.read_bytes())
