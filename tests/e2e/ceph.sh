@@ -2,6 +2,7 @@
 # Ceph's S3 server for a trial: one monitor, one disk in memory, one gateway, one admin. $PASSWORD is the admin's secret key.
 set -euo pipefail
 d=/data fsid=$(cat /proc/sys/kernel/random/uuid) disk=$(cat /proc/sys/kernel/random/uuid) ip=$(hostname -i | cut -d' ' -f1)
+rm -rf "$d"/* # of a container before this one
 mkdir -p "$d"/{mon,osd,rgw,run}
 cat >"$d/ceph.conf" <<C
 [global]

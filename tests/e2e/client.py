@@ -57,7 +57,7 @@ print(json.dumps({"events": ask("SELECT count(*) FROM memory_read(%s)", binding[
 """
 
 
-def pod(namespace: str, name: str, secret: str, image: str, script: str) -> Body:
+def pod(namespace: str, name: str, secret: str, image: str, code: str) -> Body:
     """A pod of an app, under Pod Security *restricted*: it may do nothing that the Secret does not give."""
     return {
         "apiVersion": "v1",
@@ -76,7 +76,7 @@ def pod(namespace: str, name: str, secret: str, image: str, script: str) -> Body
                 {
                     "name": "app",
                     "image": image,
-                    "command": ["python", "-c", _CONNECT + textwrap.dedent(script)],
+                    "command": ["python3", "-c", code],
                     "securityContext": {
                         "allowPrivilegeEscalation": False,
                         "readOnlyRootFilesystem": True,
@@ -93,9 +93,10 @@ def pod(namespace: str, name: str, secret: str, image: str, script: str) -> Body
 class App:
     """Runs an app's code in the cluster and gives what it prints."""
 
-    def __init__(self, kube: Kube, image: str) -> None:
+    def __init__(self, kube: Kube, image: str, prelude: str = _CONNECT) -> None:
         self._kube = kube
         self._image = image
+        self._prelude = prelude
         self._runs = 0
 
     def __call__(self, namespace: str, secret: str, script: str = USE) -> Any:
@@ -108,7 +109,9 @@ class App:
         """Run `script` and give its exit code and log."""
         self._runs += 1
         name = f"app-{self._runs}"
-        self._kube("create", "-f", "-", body=pod(namespace, name, secret, self._image, script))
+        self._kube(
+            "create", "-f", "-", body=pod(namespace, name, secret, self._image, self._prelude + textwrap.dedent(script))
+        )
 
         def ended() -> int | None:
             status = self._kube.get("pod", name, namespace).get("status", {})

@@ -163,6 +163,7 @@ def ceph(kube: Kube) -> Server:
 
 
 MARIADB = f"""
+rm -rf /data/*
 mkdir -p /data/mysql
 mariadb-install-db --no-defaults --user=root --datadir=/data/mysql --auth-root-authentication-method=normal >/dev/null
 cat >/data/init.sql <<SQL

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.e2e import servers
+from tests.e2e.client import App
 from tests.e2e.conftest import ready_memory, told
 from tests.e2e.kube import COMPOSITE, GROUP, MEMORY, Kube, memory
 
@@ -248,3 +249,34 @@ def _reap(kube: Kube, provider: str) -> None:
     job = f"reap-{time.monotonic_ns()}"
     kube("create", "job", job, f"--from=cronjob/{cronjob['metadata']['name']}", "-n", servers.NAMESPACE)
     kube("wait", "--for=condition=complete", f"job/{job}", "-n", servers.NAMESPACE, "--timeout=90s")
+
+
+USE_MARIADB = """
+import json, pathlib, pymysql
+binding = {path.name: path.read_text() for path in pathlib.Path("/bindings/memory").iterdir() if path.is_file()}
+connection = pymysql.connect(
+    host=binding["host"], port=int(binding["port"]), user=binding["username"], password=binding["password"],
+    database=binding["schema"], autocommit=True,
+)
+with connection.cursor() as cursor:
+    cursor.execute("SHOW TABLES")
+    print(json.dumps(sorted(row[0] for row in cursor.fetchall())))
+"""
+
+
+def test_a_backend_of_ones_own_is_a_memory_like_any_other(
+    platform: Kube, team: Callable[[], str], measured: Measured
+) -> None:
+    """The worked example: the platform team's image, its Secret, and an app that knows the binding alone."""
+    image, server = servers.image("MEMORY_MARIADB_PROVISIONER"), servers.mariadb(platform)
+    block = {"image": image, "endpoint": f"{server.host}:{server.port}", "database": "memory_ledger"}
+    server.provide("mariadb", "custom", {**block, "configSecret": server.admin})
+    name = team()
+    with measured.seconds("claim to Ready on mariadb, a custom backend"):
+        platform.apply(_claim(name, "mariadb", embeddings={"enabled": False}))
+        ready_memory(platform, name, "notes")
+    code, log = App(platform, image, prelude="").outcome(name, "notes-memory", USE_MARIADB)
+    assert code == 0, log
+    assert {"events", "kv"} <= {table.removeprefix("memory_") for table in json.loads(log.splitlines()[-1])}
+    platform.apply(_claim(name, "mariadb") | {"metadata": {"name": "vectors", "namespace": name}})
+    told(platform, name, "vectors", "Provisioned", "False/ModuleUnsupported", seconds=60)
