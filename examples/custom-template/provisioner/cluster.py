@@ -35,6 +35,8 @@ def request(method: str, path: str, body: object = None) -> tuple[int, bytes]:
     if body is not None:
         headers["Content-Type"] = "application/merge-patch+json"
     context = ssl.create_default_context(cafile=str(account / "ca.crt"))
+    # From Python 3.13 on a CA must say what its key is for, and that of many a cluster does not.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     connection = http.client.HTTPSConnection(host, port, timeout=TIMEOUT_SECONDS, context=context)
     try:
         connection.request(method, path, None if body is None else json.dumps(body).encode(), headers)
