@@ -49,6 +49,7 @@ class S3Store:
             text_search="scan" if there else None,
             metrics=frozenset({meta.metric} if there and meta.metric else ()),
             appends_on_hold=meta.versioning,
+            dimension=meta.dimension if there else None,
         )
 
     def append(self, event_type: str, payload: Json, *, event_id: str | None, source: str) -> Appended:
