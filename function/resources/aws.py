@@ -26,6 +26,8 @@ _IAM, _S3 = f"{IAM}/v1beta1", f"{S3_GROUP}/v1beta2"
 _STAYS = {"deletionPolicy": "Orphan", "managementPolicies": ["Observe", "Create", "Update"]}
 _GOES = {"deletionPolicy": "Delete", "managementPolicies": ["Observe", "Create", "Update", "Delete"]}
 _UPLOAD_DAYS = 7
+# What was replaced, deleted or expired stays for a day, to be found again; what is locked stays until its time is over.
+_VERSION_DAYS = 1
 # Where the layout keeps what ages; meta.json stands beside these, and stays.
 KINDS = ("events", "event-ids", "kv", "embeddings")
 
@@ -171,16 +173,13 @@ class Maker:
         rules = [_rule("uploads", place.prefix, abortIncompleteMultipartUpload=[{"daysAfterInitiation": _UPLOAD_DAYS}])]
         if ages:
             rules += [self._expiry(f"{place.prefix}{kind}/", kind, ages) for kind in KINDS]
-        if ages and self.spec.versioning:
-            rules.append(_rule("markers", place.prefix, expiration=[{"expiredObjectDeleteMarker": True}]))
         moved = self.spec.lifecycle
         if moved and (not ages or moved.transition_days < ages):
             rules.append(_rule("move", place.prefix, transition=[_transition(moved)]))
         return self._of(place.bucket, "BucketLifecycleConfiguration", {"rule": rules})
 
     def _expiry(self, prefix: str, kind: str, days: int) -> dict[str, Any]:
-        # An earlier version is as old as it is when it stops being the one in force.
-        versions = {"noncurrentVersionExpiration": [{"noncurrentDays": days}]} if self.spec.versioning else {}
+        versions = {"noncurrentVersionExpiration": [{"noncurrentDays": _VERSION_DAYS}]} if self.spec.versioning else {}
         return _rule(kind, prefix, expiration=[{"days": days}], **versions)
 
     def _of(self, bucket: str, kind: str, settings: dict[str, Any], *, version: str = "v1beta2") -> dict[str, Any]:

@@ -19,7 +19,7 @@ from migrations.s3 import buckets, holds, lifecycle, logins, meta, objects
 from migrations.s3.buckets import Bucket, Change
 from migrations.s3.connection import Admin, Connection, explaining, is_missing
 from migrations.s3.ledger import Ledger
-from migrations.s3.names import Home, ledger_bucket
+from migrations.s3.names import Home, is_managed, ledger_bucket
 from migrations.s3.provision import CONDITIONS
 from migrations.s3.reap import find_ledger
 from migrations.s3.request import MaintainRequest
@@ -155,9 +155,10 @@ class _Run:
         with self.ledger.lock(f"lifecycle-{name}", self._within(LOCK_SECONDS)):
             # As the ledger is by now, under the lock: a hold that was set meanwhile counts.
             here = [each for each in self.ledger.entries() if each.place == name]
-            _, left = lifecycle.write(
-                self.connection, name, here, provider.lifecycle, ledger=name == ledger_bucket(provider)
-            )
+            left: list[Entry] = []
+            if not is_managed(provider):
+                is_ledger = name == ledger_bucket(provider)
+                _, left = lifecycle.write(self.connection, name, here, provider.lifecycle, ledger=is_ledger)
         full = {each.key for each in left}
         for entry in entries:
             if entry.key in full:

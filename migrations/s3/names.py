@@ -38,6 +38,11 @@ def place_of(provider: Provider) -> str:
     return provider.bucket or provider.bucket_prefix or ""
 
 
+def is_managed(provider: Provider) -> bool:
+    """Whether the Memories' buckets, and their lifecycles, are managed resources: each document has one writer."""
+    return provider.users == "AWS" and provider.bucket is None
+
+
 def ledger_bucket(provider: Provider) -> str:
     """Names the bucket that the ledger is in."""
     return provider.bucket or f"{provider.bucket_prefix}-ledger"

@@ -20,7 +20,7 @@ from migrations.s3 import buckets, holds, lifecycle, logins, meta, server, users
 from migrations.s3.buckets import Bucket, Change
 from migrations.s3.connection import Admin, Connection, Keys
 from migrations.s3.ledger import Ledger, Ticket
-from migrations.s3.names import Home, home_of, ledger_bucket
+from migrations.s3.names import Home, home_of, is_managed, ledger_bucket
 from migrations.s3.request import ProvisionRequest
 
 CONTRACT = "1"
@@ -313,6 +313,8 @@ class _Run:
 
     def _write_lifecycle(self, ledger: Ledger) -> None:
         """Writes the bucket's lifecycle at once where waiting for maintenance would remove what must stay."""
+        if is_managed(self.provider):
+            return
         with ledger.lock(f"lifecycle-{self.home.bucket}", self.deadline):
             here = [each for each in ledger.entries() if each.place == self.home.bucket]
             shared = self.home.bucket == ledger.bucket

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from function import model, names
 from function.resources import aws
 from function.resources.projection import project
-from migrations.s3 import policies
+from migrations.homes.entry import Entry
+from migrations.s3 import lifecycle, policies
 from migrations.s3.names import Home
 from tests.function.harness import Answer, Object, World, is_managed, run, secret_entries, settle, step
 from tests.function.worlds import (
@@ -281,7 +282,7 @@ def test_while_a_job_for_another_wish_runs_nothing_is_changed_under_it() -> None
 
 def test_a_hold_takes_expiry_and_deletion_away_at_once() -> None:
     settled = _settled(_world({**FULL, "lifecycle": {"transitionDays": 60}}))
-    assert set(_rules(settled)) == {"uploads", "events", "event-ids", "kv", "embeddings", "markers", "move"}
+    assert set(_rules(settled)) == {"uploads", "events", "event-ids", "kv", "embeddings", "move"}
     held = run(settled.with_spec(legalHold=True))
     assert set(_rules(held)) == {"uploads", "move"}
     denied = next(each for each in _policy(held)["Statement"] if each["Sid"] == "Never")["Action"]
@@ -307,7 +308,7 @@ def test_nothing_expires_before_the_bucket_was_found_to_be_this_memorys() -> Non
         (0, AWS, {"uploads"}),
         (7, AWS, {"uploads", "events", "event-ids", "kv", "embeddings"}),
         (0, FULL, {"uploads", "move"}),
-        (60, FULL, {"uploads", "events", "event-ids", "kv", "embeddings", "markers"}),
+        (60, FULL, {"uploads", "events", "event-ids", "kv", "embeddings"}),
     ],
     ids=["for ever", "a week", "moved and kept", "gone before it would move"],
 )
@@ -323,6 +324,21 @@ def test_what_the_lifecycle_does(days: int, block: Object, wanted: set[str]) -> 
         assert rules[name]["expiration"] == [{"days": days}]
         assert rules[name]["filter"] == [{"prefix": f"{PREFIX}{name}/"}]
         assert ("noncurrentVersionExpiration" in rules[name]) is (block is FULL)
+
+
+def test_what_expires_is_what_jobs_let_expire_elsewhere() -> None:
+    """The contract: ttlDays means the same wherever a lifecycle comes from."""
+    rules = _rules(_settled(_world(FULL, retention={"ttlDays": 7})))
+    facts: dict[str, Any] = {"home": PREFIX, "identity": "team-a/notes", "ttl_days": 7, "legal_hold": False}
+    entry = Entry.model_construct(**facts)
+    theirs = {each["Filter"]["Prefix"]: each for each in lifecycle.rules_of(entry)}
+    ours = {each["filter"][0]["prefix"]: each for each in rules.values() if "expiration" in each}
+    assert set(ours) == set(theirs)
+    for prefix, rule in ours.items():
+        assert rule["expiration"] == [{"days": theirs[prefix]["Expiration"]["Days"]}]
+        versions = theirs[prefix]["NoncurrentVersionExpiration"]["NoncurrentDays"]
+        assert rule["noncurrentVersionExpiration"] == [{"noncurrentDays": versions}]
+    assert rules["uploads"]["abortIncompleteMultipartUpload"] == [{"daysAfterInitiation": lifecycle.UPLOAD_DAYS}]
 
 
 @pytest.mark.parametrize("held", [False, True])
