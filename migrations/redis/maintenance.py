@@ -56,7 +56,9 @@ def _all(request: MaintainRequest, server: Server, deadline: Deadline) -> Done:
     # In no order: where a run has time for a part of them only, the next one has it for others.
     _random.shuffle(entries)
     seen = {each.key: Seen(Home(each.home), each.ttl_days * DAY_MS, each.legal_hold) for each in entries}
-    whole = sweep.walk(server, list(seen.values()), request.provider.key_prefix, deadline)
+    # What the walk does not come to is left to the next run, and time to look after the homes.
+    half = Deadline.in_seconds(deadline.remaining / 2)
+    whole = sweep.walk(server, list(seen.values()), request.provider.key_prefix, half)
     runs = [_Run(request, server, ledger, deadline, each, seen[each.key], whole) for each in entries]
     for run in runs:
         run.go()
@@ -140,8 +142,8 @@ class _Run:
         try:
             with self.ledger.locked(self.entry.key, within) as held:
                 found = self.ledger.get(self.entry.key)
-                if found is None or not found.settings.get("sealed"):
-                    log.write("a provisioner has not finished: the next run takes this step", home=self.home.prefix)
+                if found is None:
+                    log.write("the home is gone meanwhile", home=self.home.prefix)
                     return
                 self.entry = found
                 work(held, Deadline.in_seconds(min(STEP_SECONDS, self.deadline.remaining)))
@@ -155,7 +157,7 @@ class _Run:
         if not self.entry.legal_hold:
             work = Retention(self.server, self.home, self.entry.ttl_days * DAY_MS, deadline, held.check)
             work.event_ids(self.seen.event_ids)
-            gone = work.keys(self.seen.old)
+            gone = work.keys(self.seen.old) + work.keys_by_time()
             self.seen.keys -= gone
             removed = work.events() + gone + work.embeddings()
             work.times()
@@ -163,6 +165,10 @@ class _Run:
 
     def _drift(self, held: Held, _deadline: Deadline) -> None:
         """Compares, and mends what the policy says; who comes in is mended whatever it says."""
+        if not self.entry.settings.get("sealed"):
+            # What the logins are to be is known when a provisioner has come to its end.
+            log.write("a provisioner has not finished: the next run takes this step", home=self.home.prefix)
+            return
         repair = self.request.drift_policy == "Repair"
         told: list[str] = []
         for node in self.server.nodes:

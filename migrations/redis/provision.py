@@ -142,7 +142,9 @@ class _Run:
         )
         before = claimed.entry.logins
         skip = logins.untouched(request, before)
-        entry = claimed.entry.but(settings={"sealed": False, "untouched": sorted(skip)})
+        # An adoption that was killed is one still: its sessions have not ended.
+        adopting = claimed.adopted or bool(claimed.entry.settings.get("adopting"))
+        entry = claimed.entry.but(settings={"sealed": False, "untouched": sorted(skip), "adopting": adopting})
         self._step(held, "ledger", lambda: ledger.save(entry, held))
         entry = entry.but(logins=logins.verifiers_after(request, before))
         self._step(held, "meta", lambda: meta.write(self.server, home, meta.wanted(entry, vectors)))
@@ -153,7 +155,7 @@ class _Run:
             # After the logins: from here on nobody makes a key that would expire.
             self._step(held, "hold", lambda: sweep.keep_all(self.server, home))
         verify = self._step(held, "verify", lambda: logins.of_server(self.server, entry, home, skip))
-        sealed = entry.but(settings={**entry.settings, "sealed": True})
+        sealed = entry.but(settings={**entry.settings, "sealed": True, "adopting": False})
         self._step(held, "seal", lambda: ledger.save(sealed, held))
         warnings = [*self.server.warnings(), *meta.warnings(entry, vectors), *self.warnings]
         return Done(self.server.described(), modules_of(request), warnings, verify)
@@ -169,8 +171,10 @@ class _Run:
             logins.apply(node, wanted, logins.differences(node, self.home, wanted))
 
     def _sessions(self, entry: Entry, before: dict[str, str]) -> None:
+        adopting = entry.settings["adopting"]
+        names = self.home.logins if adopting else logins.ended(self.request, before, entry.logins)
         for node in self.server.nodes:
-            logins.end_sessions(node, logins.ended(self.request, before, entry.logins))
+            logins.end_sessions(node, names)
 
     def _persist(self) -> None:
         # Whether or not a login differed: the run before this one may have been killed here.

@@ -70,6 +70,14 @@ class Retention:
             removed += self._each(batch, kind)
         return removed
 
+    def keys_by_time(self) -> int:
+        """Removes old entries that clients have noted the time of, whether or not a walk over all keys came to them."""
+        if not self.ttl_ms:
+            return 0
+        kind = _Kind(list, self._old_keys, self._forget_keys)
+        pages = self._by_time(self.home.kv_times)
+        return sum(self._each([f"{self.home.kv}{name}" for name in page], kind) for page in pages)
+
     def times(self) -> None:
         """Forgets when keys were written that have expired by themselves meanwhile."""
         kind = _Kind(list, self._missing, self._forget_times)
@@ -90,17 +98,18 @@ class Retention:
         by_time = _Kind(lambda _: [times], self._old_elements, self._forget)
         by_end = _Kind(lambda _: [times, self.home.vectors], self._ended_elements, self._forget)
         if self.ttl_ms:
-            until = f"({sweep.time_ms(self.node) - self.ttl_ms}"
-            for batch in self._by_time(until):
+            for batch in self._by_time(times):
                 removed += self._each(batch, by_time)
         for batch in self._expired():
             removed += self._each(batch, by_end)
         return removed
 
-    def _by_time(self, until: str) -> Iterator[list[str]]:
+    def _by_time(self, times: str) -> Iterator[list[str]]:
+        """Gives what a time index says is old, some at a time, as long as what was given goes."""
+        until = f"({sweep.time_ms(self.node) - self.ttl_ms}"
         last: list[str] = []
         while True:
-            page = self.node.call("ZRANGE", self.home.vector_times, "-inf", until, "BYSCORE", "LIMIT", 0, BATCH)
+            page = self.node.call("ZRANGE", times, "-inf", until, "BYSCORE", "LIMIT", 0, BATCH)
             if not page or page == last or self.deadline.passed:
                 return
             yield page

@@ -1,6 +1,6 @@
 """What breaks on the way: each command ends with the reason, and the next run finds nothing half-done."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -129,6 +129,29 @@ def test_deadline_ends_retention_between_batches(home: Memory) -> None:
         assert timely.keys([f"{home.prefix}kv:k"]) == 1
 
 
+def test_walk_that_takes_too_long_leaves_time_for_the_homes(
+    home: Memory, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What clients have noted the time of goes all the same; how much there is, nobody knows then."""
+    memory = home.but(ttl_days=1)
+    assert command.make(memory).code == 0
+    with memory.connect() as app:
+        put(app, memory, "old", 2 * DAY_MS)
+        put(app, memory, "young", 0)
+        append(app, memory, 1, 2 * DAY_MS)
+    walk = sweep.walk
+
+    def slowly(server: Server, homes: Sequence[sweep.Seen], key_prefix: str, deadline: Deadline) -> bool:
+        assert len(homes) == 1
+        assert 5 < deadline.remaining < 10, "half of what is left"
+        return walk(server, [], key_prefix, Deadline.in_seconds(0))
+
+    monkeypatch.setattr(sweep, "walk", slowly)
+    assert command.maintain(memory).report["code"] == 0
+    assert report_of(command, memory)["data"] is None
+    assert names(memory) & {"kv:old", "kv:young"} == {"kv:young"}
+
+
 def test_what_a_run_does_not_remember_the_next_one_finds(
     home: Memory, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,6 +163,7 @@ def test_what_a_run_does_not_remember_the_next_one_finds(
         for number in range(3):
             put(app, memory, str(number), 2 * DAY_MS)
             append(app, memory, number, 0)
+        app.delete(f"{memory.prefix}kv-times")  # as a client that keeps no such index
     left = []
     for _ in range(3):
         assert command.maintain(memory).report["code"] == 0

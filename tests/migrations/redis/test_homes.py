@@ -15,6 +15,8 @@ def test_claim_made_again_needs_adopt_and_finds_its_data_under_a_new_password(ho
     again = home.but(uid="uid-2", password="second-password")
     answer = command.make(again)
     assert (answer.code, answer.report["reason"]) == (15, "AdoptionRequired")
+    with home.connect() as app:
+        assert app.ping(), "what was refused has changed nothing"
     old = home.connect()
     assert old.ping()
     assert command.make(again.but(adopt=True)).code == 0
@@ -23,6 +25,13 @@ def test_claim_made_again_needs_adopt_and_finds_its_data_under_a_new_password(ho
     with again.connect() as app:
         assert app.hget(f"{home.prefix}kv:k", "value") == "1"
     assert command.make(again).code == 0, "it is ours now, and needs no adopt any more"
+
+
+def test_sessions_of_the_earlier_claim_end_though_the_password_is_the_same(home: Memory, command: Command) -> None:
+    with home.connect() as session:
+        before = session.client_id()
+        assert command.make(home.but(uid="uid-2", adopt=True)).code == 0
+        assert session.client_id() != before, "it has had to log in again"
 
 
 @pytest.mark.parametrize(("policy", "adopt", "code"), [("Allow", False, 0), ("Forbid", True, 15), ("Require", True, 0)])
@@ -110,4 +119,4 @@ def test_ledger_says_what_maintenance_holds_a_home_to(home: Memory, command: Com
     with home.node.client() as admin:
         entry = json.loads(admin.hget(home.ledger, home.key) or "")
     assert (entry["ttlDays"], entry["legalHold"], entry["home"], entry["place"]) == (7, True, home.prefix, "0")
-    assert entry["settings"] == {"sealed": True, "untouched": []}
+    assert entry["settings"] == {"sealed": True, "untouched": [], "adopting": False}
