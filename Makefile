@@ -39,7 +39,8 @@ format: $(VENV)/.dev  ## what lint can mend by itself
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-goldens: $(VENV)/.dev  ## render the examples anew; review the diff
+goldens: $(VENV)/.dev  ## render the examples anew, and the schema of a custom backend's requests; review the diff
+	$(BIN)/python -m scripts.contract
 	MEMORY_UPDATE_GOLDENS=1 $(BIN)/python -m pytest -q tests/function/test_examples.py
 
 bench: $(VENV)/.dev  ## speed of the function and of provisioning: a table, and bench/results/*.json

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import trustme
+
 from tests.servers import require
 
 VARIABLE = "MEMORY_MARIADB"
@@ -74,8 +76,8 @@ except pymysql.Error as error:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[MariaDB]:
-    """Runs a server in a folder, with an admin who is not root."""
+def running(folder: Path, authority: trustme.CA | None = None) -> Iterator[MariaDB]:
+    """Runs a server in a folder, with an admin who is not root; with an authority, by TLS if a client wants it."""
     wrapper = require(
         os.environ.get(VARIABLE),
         f"no MariaDB: set {VARIABLE} to the command that runs its programs, and python3 with PyMySQL",
@@ -96,6 +98,11 @@ def running(folder: Path) -> Iterator[MariaDB]:
         *("--general-log", f"--general-log-file={folder / 'queries.log'}"),
         *("--innodb-flush-log-at-trx-commit=0", "--skip-name-resolve", "--performance-schema=off"),
     ]
+    if authority:
+        made = authority.issue_cert("127.0.0.1")
+        made.cert_chain_pems[0].write_to_path(folder / "server.crt")
+        made.private_key_pem.write_to_path(folder / "server.key")
+        options += [f"--ssl-cert={folder / 'server.crt'}", f"--ssl-key={folder / 'server.key'}"]
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(
             [*prefix, "mariadbd", "--no-defaults", *account, *options], stdout=log, stderr=log, start_new_session=True

@@ -3,15 +3,18 @@
 import ast
 import json
 import re
+import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 import yaml
 
 from memoryctl.objects import Object, make_secret, secret_data, secret_key
 from tests import mariadb
-from tests.custom.conftest import EXAMPLE, Server
+from tests.custom.conftest import EXAMPLE, Server, configured
 from tests.mariadb import MariaDB
 from tests.memoryctl.conftest import Laptop
 
@@ -160,3 +163,50 @@ def test_the_example_keeps_the_whole_contract_and_leaves_nothing_behind(example:
     code, output = example.kit(more=())
     assert code == 0, output
     assert maria.sql(made) == before
+
+
+def test_retention_is_by_the_servers_clock_and_spares_what_is_younger(
+    laptop: Laptop, maria: MariaDB, example: Server
+) -> None:
+    provider, claim, admin = manifests(maria, dataset={"name": "kept", "schema": "kept"})
+    claim["metadata"]["name"] = "kept"
+    up(laptop, example, provider, claim, admin)
+    home = laptop.state / "bindings" / "team-a" / "kept-memory"
+    use(maria, home, *[APPEND] * 5, PUT)
+    maria.sql("UPDATE kept.memory_events SET created_at = UTC_TIMESTAMP(6) - INTERVAL 90 DAY + INTERVAL 1 HOUR")
+    maria.sql("UPDATE kept.memory_events SET created_at = created_at - INTERVAL 2 HOUR LIMIT 3")
+    maintained = laptop.run("maintain")
+    assert maintained.returncode == 0, maintained.stderr
+    assert "90 days, last removed 3 rows" in maintained.stdout
+    assert "3 rows" in maintained.stdout.split("DATA")[1]
+    assert use(maria, home, "SELECT COUNT(*) FROM memory_events", GET) == [[[2]], [['{"b": 1}']]]
+    # Somebody gives a login more than it should have: maintenance says so, and the next run takes it back.
+    login = (home / "username").read_text()
+    maria.sql(f"GRANT DROP ON kept.* TO `{login}`@`%`")
+    drifted = laptop.run("maintain")
+    assert f"login {login} has DELETE, DROP, INSERT, SELECT, UPDATE on kept, not " in drifted.stdout
+    claim["spec"]["retention"] = {"ttlDays": 30}
+    up(laptop, example, claim)
+    assert "DRIFT      none" in laptop.run("maintain").stdout
+
+
+def test_with_a_ca_every_connection_is_checked_and_every_login_comes_by_tls(tmp_path: Path) -> None:
+    authority, other = trustme.CA(), trustme.CA()
+    tmp_path.chmod(0o755)
+    with mariadb.running(tmp_path, authority) as server:
+        shutil.copytree(EXAMPLE / "image" / "provisioner", tmp_path / "provisioner")
+        configured(tmp_path, *mariadb.ADMIN)
+        authority.cert_pem.write_to_path(tmp_path / "config" / "ca.crt")
+        command = shlex.join(server.command("python3", str(tmp_path / "provisioner")))
+        shutil.copy(EXAMPLE / "kit" / "try_login.py", tmp_path)
+        tries = shlex.join(server.command("python3", str(tmp_path / "try_login.py")))
+        with_ca = Server(tmp_path, server.endpoint, "memory_ledger", command, tries)
+        code, output = with_ca.kit("probe", "report")
+        assert code == 0, output
+        code, output = with_ca.kit("provision")
+        assert (code, "the active login does not work" in output) == (1, True), "a login without TLS"
+        other.cert_pem.write_to_path(tmp_path / "config" / "ca.crt")
+        code, output = with_ca.kit("probe")
+        assert code == 1
+        assert "127.0.0.1:" in output
+        assert "cannot prove that it is the server: the configSecret's ca.crt did not sign for it" in output

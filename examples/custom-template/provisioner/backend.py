@@ -77,8 +77,10 @@ class ToyBackend:
         self._ask("put", key=f"{LEDGER}{entry['home']}", value=entry)
 
     def make(self, entry: Entry, _request: Object) -> None:
-        """Notes that the home is there."""
+        """Notes that the home is there; a hold is for those too who stay as they are."""
         self._ask("put", key=f"home/{entry['home']}/", value={"contract": 1})
+        for login in entry["logins"]:
+            self._ask("user", name=login, fields={"held": entry["legalHold"]})
 
     def open(self, entry: Entry, login: Object, password: str) -> None:
         """Makes a user; the server is told a hash of its password."""
@@ -87,6 +89,7 @@ class ToyBackend:
             "open": True,
             "home": f"home/{entry['home']}/",
             "writes": login["role"] == "writer",
+            "held": entry["legalHold"],
         }
         self._ask("user", name=login["name"], fields=fields)
 

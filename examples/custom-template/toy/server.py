@@ -3,7 +3,8 @@
     python3 server.py PORT ADMIN PASSWORD     forgets everything when it ends
 
 Each line is a request, `{"user", "password", "do", ...}`, and is answered by one: `{"ok": ...}` or `{"error": ...}`.
-An app may `get`, `put` (the version that it expects, 0 for a new key) and `list` below its own home, if it may write.
+Below its own home an app may `get` and `list` and, as a writer, `put` (with the version that it expects, 0 for a new
+key) and `delete`; on hold it may only put new keys.
 """
 
 import hashlib
@@ -73,6 +74,8 @@ class Toy:
     def _do_put(self, asked: Object, user: Object | None) -> int:
         self._check(user, asked["key"], writes=True)
         version = self._values.get(asked["key"], (None, 0, 0.0))[1]
+        if user and user["held"] and version:
+            raise Refused(f"{asked['key']} is on hold")
         if asked.get("version", version) != version:
             raise Refused(f"{asked['key']} has version {version}")
         self._values[asked["key"]] = (asked["value"], version + 1, time.time())
@@ -80,6 +83,8 @@ class Toy:
 
     def _do_delete(self, asked: Object, user: Object | None) -> bool:
         self._check(user, asked["key"], writes=True)
+        if user and user["held"]:
+            raise Refused(f"{asked['key']} is on hold")
         return self._values.pop(asked["key"], None) is not None
 
     def _do_list(self, asked: Object, user: Object | None) -> list[tuple[str, Any, float]]:

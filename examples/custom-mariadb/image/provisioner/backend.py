@@ -78,7 +78,12 @@ def connect(request: Object, deadline: Deadline) -> Iterator["MariaDB"]:
             connection = pymysql.connect(**settings)
             break
         except pymysql.err.OperationalError as error:
-            failure = _explained(error, f"{provider['host']}:{provider['port']}")
+            where = f"{provider['host']}:{provider['port']}"
+            if isinstance(getattr(error, "original_exception", None), ssl.SSLCertVerificationError):
+                # It would not be another one in a minute.
+                msg = f"{where} cannot prove that it is the server: the configSecret's ca.crt did not sign for it"
+                raise Failure(Code.UNREACHABLE, msg) from None
+            failure = _explained(error, where)
             if failure.code is not Code.UNREACHABLE or not deadline.remaining:
                 raise failure from None
             time.sleep(min(PAUSE_SECONDS, deadline.remaining))
