@@ -3,7 +3,6 @@
 import dataclasses
 import fcntl
 import json
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -107,6 +106,8 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.RLock()
+        import sqlite3  # noqa: PLC0415  an image that has no SQLite can have no queue, and all else
+
         self._connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
         with self._locked("opening"):  # of two that make the file at once one would find it busy
             self._connection.execute("PRAGMA journal_mode = WAL")
