@@ -162,7 +162,7 @@ def test_the_demo_runs_unmodified_on_each(
             redis.apply(_claim(name, provider))
             ready_memory(redis, name, "notes")
         said[provider] = demo(name, "notes-memory")
-        assert any("bakery" in line for line in said[provider]), said[provider]
+        assert any("bakery" in line for line in said[provider]), "\n".join(said[provider])
     stories = {provider: _without_its_own_words(lines) for provider, lines in said.items()}
     assert stories["pg"]
     assert stories == dict.fromkeys(PROVIDERS, stories["pg"])
