@@ -36,7 +36,7 @@ class Capabilities:
     text_search: Literal["indexed", "scan"] | None
     metrics: frozenset[str]
     appends_on_hold: bool
-    dimension: int | None = None
+    dimension: int | None
 
 
 @dataclass(frozen=True)
