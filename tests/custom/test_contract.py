@@ -187,3 +187,99 @@ def test_the_kit_finds_who_breaks_the_contract(
     code, output = toy.kit(check, "secrets", command=shlex.quote(str(program)))
     assert code == 1, output
     assert f"FAILED {failed}: " in output
+
+
+HOMES = """
+import json, sys
+from contextlib import contextmanager
+from provisioner import cluster, homes
+from provisioner.contract import Code, Failure
+
+case = json.loads(sys.argv[1])
+done = []
+
+
+class Backend:
+    def __init__(self):
+        self.ledger = {each["home"]: each for each in case["homes"]}
+
+    @contextmanager
+    def locked(self, home):
+        if home in case.get("busy", []):
+            raise Failure(Code.LOCK_BUSY, f"{home} is busy")
+        yield
+
+    def entries(self): return list(self.ledger.values())
+    def entry(self, home): return self.ledger.get(home)
+    def save(self, entry): self.ledger[entry["home"]] = entry
+    def close(self, login): done.append(f"close {login}"); return True
+    def reopen(self, login): done.append(f"open {login}")
+    def drop(self, entry): done.append(f"drop {entry['home']}"); del self.ledger[entry["home"]]
+
+
+cluster.memories = lambda request: case["memories"]
+backend, answers = Backend(), []
+for _ in range(case["runs"]):
+    answers.append(homes.Reaper(case["request"], backend).run())
+print(json.dumps({"done": done, "answers": answers, "ledger": backend.entries()}))
+"""
+
+
+def home(name: str, **changes: Any) -> Object:
+    entry = {"home": name, "identity": f"team-a/{name}", "uid": f"uid-of-{name}", "composite": f"composite-of-{name}"}
+    stamps = {"goneSince": None, "closedAt": None, "closed": [], "logins": [f"login-of-{name}"]}
+    policy = {"deletionPolicy": "Retain", "legalHold": False, "providerUid": "u"}
+    return {**entry, **stamps, **policy, **changes}
+
+
+def reaped(homes: list[Object], present: list[str] | dict[str, str], runs: int = 2, **changes: Any) -> Object:
+    """Runs the template's reaper on a ledger; `present` are the homes that have a Memory, or Memories by key."""
+    known = present if isinstance(present, dict) else {f"uid-of-{each}": f"team-a/{each}" for each in present}
+    request = {**documents()["Reap"], "claim": None, **changes.pop("request", {})}
+    case = {"homes": homes, "memories": known, "runs": runs, "request": request, **changes}
+    command = [sys.executable, "-c", HOMES, json.dumps(case)]
+    found: Object = json.loads(subprocess.run(command, cwd=TEMPLATE, capture_output=True, check=True).stdout)
+    return found
+
+
+def test_the_templates_reaper_closes_what_is_missing_twice_and_drops_what_was_to_go() -> None:
+    homes = [
+        home("a"),
+        home("b"),
+        home("c", deletionPolicy="Delete"),
+        home("d", deletionPolicy="Delete", legalHold=True),
+    ]
+    assert reaped(homes, ["a"], runs=1)["done"] == []
+    assert reaped(homes, ["a"])["done"] == ["close login-of-b", "close login-of-c", "drop c", "close login-of-d"]
+    kept = reaped(homes, ["a"], request={"deletionGraceSeconds": 3600})
+    assert kept["done"] == ["close login-of-b", "close login-of-c", "close login-of-d"]
+    assert kept["answers"][-1] == [0, "homes: 1 in use, 3 closed", {"inUse": 1, "missing": 0, "closed": 3}]
+
+
+def test_the_templates_reaper_waits_for_a_person_when_many_are_missing_at_once() -> None:
+    homes = [home(f"h{number}") for number in range(9)]
+    found = reaped(homes, ["h0", "h1"])
+    assert found["done"] == []
+    code, message, counts = found["answers"][-1]
+    assert (code, counts) == (Code.ON_HOLD, {"inUse": 9, "missing": 7})
+    approved = message.rsplit(" ", 1)[-1]
+    assert len(reaped(homes, ["h0", "h1"], request={"approved": approved})["done"]) == 7
+    assert reaped(homes, ["h0", "h2"], request={"approved": approved})["done"] == []
+
+
+def test_the_templates_reaper_leaves_others_homes_and_goes_on_after_one_that_is_busy() -> None:
+    homes = [home("a"), home("b"), home("other", providerUid="another"), home("far", identity="team-b/far")]
+    found = reaped(homes, [], busy=["a"])
+    assert found["done"] == ["close login-of-b", "close login-of-far"]
+    assert found["answers"][-1][:2] == [Code.LOCK_BUSY, "a is busy"]
+    # A tenant's sees the claims of its own namespace, by the composites that they are bound to.
+    tenant = {"claim": {"namespace": "team-a", "name": "p"}}
+    assert reaped(homes, {"composite-of-a": "team-a/a"}, request=tenant)["done"] == ["close login-of-b"]
+
+
+def test_the_templates_reaper_keeps_a_home_that_somebody_of_that_name_may_adopt() -> None:
+    found = reaped([home("a", deletionPolicy="Delete")], {"uid-of-another": "team-a/a"}, runs=3)
+    assert found["done"] == ["close login-of-a"]
+    back = reaped(found["ledger"], ["a"], runs=1)
+    assert back["done"] == ["open login-of-a"]
+    assert [back["ledger"][0][key] for key in ("goneSince", "closedAt", "closed")] == [None, None, []]

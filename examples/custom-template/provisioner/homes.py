@@ -138,6 +138,7 @@ class Reaper:
         # Homes first: one that is entered after a look at the Memories would seem to have none.
         self._homes = self._own()
         self._memories = cluster.memories(request)
+        self._failed: Failure | None = None
 
     def run(self) -> tuple[Code, str, dict[str, int]]:
         """Does nothing, or all of it; gives code and sentence of the answer, and how many homes stand how."""
@@ -168,10 +169,17 @@ class Reaper:
         return (entry["composite"] if self._request["claim"] else entry["uid"]) in self._memories
 
     def _each(self, entry: Entry, work: Callable[[Entry], None]) -> None:
-        with self._backend.locked(entry["home"]):
-            # Somebody who has been at it meanwhile is a sign of life.
-            if self._backend.entry(entry["home"]) == entry:
-                work(entry)
+        """Works on one home; one that fails does not stop the others, and a server that is gone stops all."""
+        try:
+            with self._backend.locked(entry["home"]):
+                # Somebody who has been at it meanwhile is a sign of life.
+                if self._backend.entry(entry["home"]) == entry:
+                    work(entry)
+        except Failure as error:
+            if error.code is Code.UNREACHABLE:
+                raise
+            log("a home failed", home=entry["home"], why=error.message)
+            self._failed = self._failed or error
 
     def _note(self, entry: Entry) -> None:
         log("a Memory is missing: the next run closes its logins", home=entry["home"])
@@ -203,4 +211,6 @@ class Reaper:
         closed = sum(bool(each["closedAt"]) for each in homes)
         missing = sum(bool(each["goneSince"] and not each["closedAt"]) for each in homes)
         counts = {"inUse": len(homes) - closed, "missing": missing, "closed": closed}
+        if self._failed:
+            return self._failed.code, self._failed.message, counts
         return Code.SUCCEEDED, f"homes: {len(homes) - closed} in use, {closed} closed", counts
