@@ -39,30 +39,33 @@ def apply(
         home: Where the Memory is.
         entry: What the ledger says.
         deadline: Until when.
-        tick: Called for each page: it keeps the lock.
+        tick: Called for each version: it keeps the lock.
 
     Returns:
         The entry with what was done, and how many versions were seen to.
     """
     state = entry.settings.get(SETTING) or {}
     on = entry.legal_hold
-    same = state.get("on") is on and state.get("done")
-    since = datetime.fromisoformat(state["until"]) - MARGIN if same and on else datetime.min.replace(tzinfo=UTC)
-    _, until = objects.listed(connection, home.bucket, home.meta)
-    count, done = 0, True
-    for page in objects.versions(connection, home.bucket, home.prefix):
-        tick()
+    same = state.get("on") is on
+    known = same and on and state.get("until")
+    since = datetime.fromisoformat(state["until"]) - MARGIN if known else datetime.min.replace(tzinfo=UTC)
+    after = str(state.get("after") or "") if same else ""
+    # What comes later than this is for another run; a run that goes on began when the first of them did.
+    began = str(state["began"]) if after else objects.listed(connection, home.bucket, home.meta)[1].isoformat()
+    count = 0
+    for page in objects.versions(connection, home.bucket, home.prefix, after):
         for version in page:
-            if version.marker or version.modified < since or version.key == home.meta:
-                continue
+            tick()
             if deadline.passed:
-                done = False
-                break
-            count += _put(connection, home.bucket, version, on=on)
-        if not done:
-            break
-    settings = {**entry.settings, SETTING: {"on": on, "done": done, "until": until.isoformat()}}
-    return entry.but(settings=settings), count
+                left = {"on": on, "done": False, "until": state.get("until") if known else None, "began": began}
+                return entry.but(settings={**entry.settings, SETTING: {**left, "after": after}}), count
+            if not version.marker and version.modified >= since and version.key != home.meta:
+                count += _put(connection, home.bucket, version, on=on)
+        # Of the last key there may be further versions on the next page: it is seen to again.
+        keys = sorted({each.key for each in page})
+        after = keys[-2] if len(keys) > 1 else after
+    done = {"on": on, "done": True, "until": began}
+    return entry.but(settings={**entry.settings, SETTING: done}), count
 
 
 def _put(connection: Connection, bucket: str, version: objects.Version, *, on: bool) -> int:

@@ -93,10 +93,11 @@ def pages(connection: Connection, bucket: str, prefix: str) -> Iterator[list[dic
         yield list(page.get("Contents", []))
 
 
-def versions(connection: Connection, bucket: str, prefix: str) -> Iterator[list[Version]]:
-    """Gives all versions under a prefix, delete markers among them, a page at a time."""
+def versions(connection: Connection, bucket: str, prefix: str, after: str = "") -> Iterator[list[Version]]:
+    """Gives all versions under a prefix, delete markers among them, a page at a time; those of keys after one."""
     paginator = connection.s3.get_paginator("list_object_versions")
-    for page in paginator.paginate(Bucket=bucket, Prefix=prefix):
+    more = {"KeyMarker": after} if after else {}
+    for page in paginator.paginate(Bucket=bucket, Prefix=prefix, PaginationConfig={"PageSize": PAGE}, **more):
         found = [_version(each, marker=False) for each in page.get("Versions", [])]
         yield found + [_version(each, marker=True) for each in page.get("DeleteMarkers", [])]
 

@@ -109,20 +109,13 @@ class Reaper:
         if not page:
             return 0
         names = [{"Key": each.key, "VersionId": each.id} for each in page]
-        kept = 0
-        for start in range(0, len(names), objects.PAGE):
-            answer = self._connection.s3.delete_objects(
-                Bucket=bucket, Delete={"Objects": names[start : start + objects.PAGE], "Quiet": True}
-            )
-            errors = [
-                each for each in answer.get("Errors", []) if each.get("Code") not in {"NoSuchKey", "NoSuchVersion"}
-            ]
-            other = [each for each in errors if each.get("Code") != "AccessDenied"]
-            if other:
-                msg = f"{self._connection.admin.server} answers {other[0].get('Code')} to DeleteObjects"
-                raise CommandError(Code.UNREACHABLE, msg)
-            kept += len(errors)
-        return kept
+        answer = self._connection.s3.delete_objects(Bucket=bucket, Delete={"Objects": names, "Quiet": True})
+        codes = [str(each.get("Code")) for each in answer.get("Errors", [])]
+        others = set(codes) - {"AccessDenied", "NoSuchKey", "NoSuchVersion"}
+        if others:
+            msg = f"{self._connection.admin.server} answers {min(others)} to DeleteObjects"
+            raise CommandError(Code.UNREACHABLE, msg)
+        return codes.count("AccessDenied")
 
     def _abort_uploads(self, bucket: str, prefix: str) -> None:
         s3 = self._connection.s3

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from migrations.deadline import Deadline
+from migrations.s3 import holds, objects
 from tests.migrations.s3.memories import Memory, Runner
 
 pytestmark = pytest.mark.xdist_group("rgw")
@@ -82,6 +84,33 @@ def test_hold_that_takes_longer_than_a_run_is_told_and_maintenance_goes_on(
     runner.maintain(held)
     assert [hold_of(held, f"kv/{number}.json", version) for number, version in enumerate(versions)] == ["ON"] * 3
     assert runner.provision(held).report["warnings"] == []
+
+
+@pytest.mark.long
+def test_hold_goes_on_where_the_last_run_ended(memory: Memory, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = runner.ready(memory.but(provider=LOCKING))
+    keys = [f"kv/{number}.json" for number in range(6)]
+    versions = [put(free, key) for key in keys]
+    monkeypatch.setattr(objects, "PAGE", 2)
+    held = free.but(hold=True)
+    seen: list[str] = []
+    real = holds._put
+
+    def counting(connection: Any, bucket: str, version: objects.Version, *, on: bool) -> int:
+        seen.append(version.key.removeprefix(held.prefix))
+        return real(connection, bucket, version, on=on)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("migrations.s3.holds._put", counting)
+        # The clock of the first run stands after its second page.
+        patch.setattr(Deadline, "passed", property(lambda _: len(seen) >= 4))
+        assert runner.provision(held).code == 0
+        assert seen == keys[:4]
+        seen.clear()
+        patch.setattr(Deadline, "passed", property(lambda _: False))
+        runner.maintain(held)
+        assert seen[0] > keys[0], "what was done is not done again from the start"
+    assert [hold_of(held, key, version) for key, version in zip(keys, versions, strict=True)] == ["ON"] * 6
 
 
 @pytest.mark.long
