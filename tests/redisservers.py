@@ -183,6 +183,7 @@ class Node:
             f"tls-ca-cert-file {files['ca.crt']}",
             "tls-auth-clients no",
             "tls-replication yes",
+            "tls-cluster yes",
         ]
 
 
@@ -215,7 +216,7 @@ def launch(
     kind: Kind = "redis8",
     *,
     keeps: Keeps = "aclfile",
-    tls: bool = False,
+    tls: bool | trustme.CA = False,
     options: Sequence[str] = (),
 ) -> Node:
     """Starts a server of one's own; whoever calls this stops it.
@@ -224,22 +225,25 @@ def launch(
         directory: For its files; made when it is not there.
         kind: Which server; the test is skipped when this machine has none.
         keeps: Where it keeps its users.
-        tls: Whether it speaks TLS, and nothing else.
+        tls: Whether it speaks TLS, and nothing else; an authority that it shares with others.
         options: Lines of its configuration, `maxmemory 10mb`.
     """
-    node = Node(kind, directory, keeps, trustme.CA() if tls else None, tuple(options))
+    authority = trustme.CA() if tls is True else tls or None
+    node = Node(kind, directory, keeps, authority, tuple(options))
     node.start()
     return node
 
 
-def launch_cluster(directory: Path, kind: Kind = "redis8", *, replicas: int = 0, timeout_ms: int = 3000) -> Group:
+def launch_cluster(
+    directory: Path, kind: Kind = "redis8", *, replicas: int = 0, timeout_ms: int = 3000, tls: bool = False
+) -> Group:
     """Starts a cluster of three masters, and replicas of the first one."""
-    group = Group()
+    group, authority = Group(), trustme.CA() if tls else False
     try:
         for number in range(3 + replicas):
             timeout = f"cluster-node-timeout {timeout_ms}"
             options = ("cluster-enabled yes", timeout, f"cluster-port {free_port()}", *_trusted())
-            group.nodes.append(launch(directory / str(number), kind, options=options))
+            group.nodes.append(launch(directory / str(number), kind, tls=authority, options=options))
         _join(group, replicas)
     except BaseException:
         group.stop()

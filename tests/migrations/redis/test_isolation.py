@@ -222,6 +222,18 @@ def test_messages_stay_in_the_prefix(two: Memory) -> None:
         assert message["data"] == "ours"
 
 
+def test_server_that_opens_all_channels_to_new_users(redis8: Node, command: Command) -> None:
+    memory = Memory(redis8)
+    with redis8.client() as admin:
+        admin.config_set("acl-pubsub-default", "allchannels")
+        try:
+            assert command.make(memory).report["verify"] == []
+        finally:
+            admin.config_set("acl-pubsub-default", "resetchannels")
+    [(_, said)] = dry(redis8, memory.writer, [["PSUBSCRIBE", "*"]])
+    assert "no permissions" in said
+
+
 def test_legal_hold_lets_nobody_write(two: Memory, command: Command) -> None:
     before = dump(two.node)
     assert command.make(two.but(hold=True)).code == 0

@@ -47,6 +47,18 @@ def test_logins_are_on_every_node_of_a_cluster_and_keys_in_one_slot(redis_cluste
     assert command.maintain(first.but(ttl_days=1)).message == "homes: 6 looked after"
 
 
+def test_cluster_that_speaks_tls(tmp_path: Path, command: Command) -> None:
+    group = launch_cluster(tmp_path / "servers", tls=True)
+    try:
+        memory = Memory(group.nodes[1])
+        answer = command.make(memory)
+        assert (answer.code, answer.report["verify"]) == (0, [])
+        assert all(opens(node, memory.writer) for node in group.nodes)
+        assert command.maintain(memory).report["code"] == 0
+    finally:
+        group.stop()
+
+
 def test_cluster_is_reached_by_any_of_its_nodes(redis_cluster: Group, command: Command) -> None:
     memory = Memory(redis_cluster.nodes[2])
     assert command.make(memory).code == 0
