@@ -81,7 +81,7 @@ class Crossplane:
 
     def validate(self, *bodies: Object) -> Validation:
         """Gives what `crossplane resource validate` says of objects: our kinds, Kubernetes' own, and others'."""
-        others = (published() / name for name in ("provider-kubernetes", "cloudnative-pg"))
+        others = (published() / name for name in ("provider-kubernetes", "cloudnative-pg", "provider-aws"))
         schemas = ",".join(map(str, (ROOT / "apis", *others)))
         done = self.run(
             *("resource", "validate", schemas, self.write("resources.yaml", *bodies)),
