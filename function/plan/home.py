@@ -144,6 +144,8 @@ class Home:
 
     def _managed(self, decision: Decision) -> Managed | None:
         """The logins, and what belongs to them, as objects of others; None where Jobs make them."""
+        if self.backend.operator is None:
+            return None
         if decision not in self._made:
             self._made[decision] = self._make(decision)
         return self._made[decision]
