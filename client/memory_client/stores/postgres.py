@@ -140,18 +140,22 @@ class PostgresStore:
         stored = 0
         while batch := part(given, rows=self._batch):
             begin = monotonic()
-            load = functools.partial(self._load, bulk.ordered(batch))
-            self._anew(functools.partial(self._run, load))
+            self._anew(functools.partial(self._load, bulk.ordered(batch)))
             self._pace(monotonic() - begin)
             stored += len(batch)
         return stored
 
-    def _load(self, rows: list[Embedding], connection: Connection) -> None:
-        place = (connection, self._binding.schema, self._dataset(), self._vectors(), rows)
-        if self._expect_new and not self._vectors().guarded and bulk.copy(*place):
-            return
-        # Who stores again what is there does so for many: COPY is tried again when a batch was new after all.
-        self._expect_new = bulk.upsert(*place)
+    def _load(self, rows: list[Embedding]) -> None:
+        # Asked for before a connection is taken: there may be one only.
+        place = (self._binding.schema, self._dataset(), vectors := self._vectors(), rows)
+
+        def work(connection: Connection) -> None:
+            if self._expect_new and not vectors.guarded and bulk.copy(connection, *place):
+                return
+            # Who stores again what is there does so for many: COPY is tried again when a batch was new after all.
+            self._expect_new = bulk.upsert(connection, *place)
+
+        self._run(work)
 
     def _pace(self, seconds: float) -> None:
         """Makes batches larger while they are quick: with an index they are slow, and statements have a timeout."""
