@@ -25,6 +25,7 @@ from memory_client import (
     Memory,
     MemoryClientError,
     Unavailable,
+    VersionConflict,
     binding,
 )
 from memory_client.stores import pool, postgres
@@ -283,6 +284,18 @@ class TestConnections:
                 assert store.get("nothing") is None, "on another connection"
             finally:
                 os.kill(pid, signal.SIGCONT)
+
+    def test_one_is_enough_for_everything(self, document: Document, tmp_path: Path) -> None:
+        directory = mount(tmp_path / "binding", entries(document, document.writer, document.dataset) | {"dataset": ""})
+        with Memory.from_binding(directory, timeout=5, connections=1) as memory:
+            assert memory.embeddings.upsert(Embedding(f"enough-{n}", [1, 1, n]) for n in range(10)) == 10
+            with pytest.raises(VersionConflict):
+                memory.kv.put("enough", 1, expected_version=7)
+            with pytest.raises(DimensionMismatch):
+                memory.embeddings.upsert("enough", [1, 1])
+            assert memory.embeddings.search([1, 1, 0], query="nothing")
+            assert memory.status().embeddings
+            assert len(sessions(document.database)) == 1
 
     def test_who_finds_all_in_use_waits_and_is_told(self, document: Document, tmp_path: Path) -> None:
         directory = mount(tmp_path / "binding", entries(document, document.writer, document.dataset))
