@@ -367,14 +367,13 @@ def test_a_replica_takes_over_under_the_same_name(tmp_path: Path) -> None:
         with Memory.from_binding(place.binding, timeout=20) as memory:
 
             def take_over() -> None:
-                with replica.client() as admin, primary.client() as before:
-                    before.execute_command("FAILOVER")
-                    until(lambda: admin.info("replication")["role"] == "master")
-                # What was the primary is a replica now, and takes no writes: as long as the name leads there, nothing
-                # is done.
-                until(lambda: _is_replica(primary))
-                with primary.client() as admin:
-                    admin.execute_command("FAILOVER")
+                for before, after in ((primary, replica), (replica, primary)):
+                    with before.client() as admin:
+                        until(lambda admin=admin: admin.info("replication")["connected_slaves"] == 1)  # type: ignore[misc]
+                        admin.execute_command("FAILOVER")
+                    until(lambda after=after: not _is_replica(after))  # type: ignore[misc]
+                    # While the name leads to a replica, which takes no writes, nothing is done.
+                    until(lambda before=before: _is_replica(before))  # type: ignore[misc]
 
             _survives(memory, take_over, primary)
     finally:
@@ -391,11 +390,13 @@ def _survives(memory: Memory, happen: Callable[[], None], after: Node) -> None:
     stop = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         writing = pool.submit(keep_writing, memory, stop)
-        until(lambda: memory.status().events > 20)
-        happen()
-        until(lambda: not _is_replica(after))
-        memory.events.append("after", "it")
-        stop.set()
+        try:
+            until(lambda: memory.status().events > 20)
+            happen()
+            until(lambda: not _is_replica(after))
+            memory.events.append("after", "it")
+        finally:
+            stop.set()
         stored, unknown = writing.result(60)
     there = [event.payload for event in memory.events.iterate(event_type="number")]
     assert len(there) == len(set(there))

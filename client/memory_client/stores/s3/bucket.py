@@ -1,6 +1,7 @@
 """Requests to S3 as one login, under one prefix.
 
-Nothing is taken from the environment, from ~/.aws or from a cloud's metadata service: the binding says all.
+Nothing is taken from AWS_… variables, from ~/.aws or from a cloud's metadata service: the binding says all. A proxy
+that the environment names is used.
 """
 
 import base64
@@ -35,6 +36,12 @@ MISSING = 404
 # The condition is not met: 412; 409 is Amazon's word for a race, and Ceph has 500 for the same.
 NOT_MET = {409, 412}
 BUSY = {429, 500, 502, 503, 504}
+# Of botocore's own: key in its files, environment variable, value, conversion.
+SETTINGS = {
+    "profile": (None, None, None, None),
+    "config_file": (None, None, os.devnull, None),
+    "credentials_file": (None, None, os.devnull, None),
+}
 SKEWED = "RequestTimeTooSkewed"
 BROKEN = (exceptions.ConnectionError, exceptions.HTTPClientError, exceptions.IncompleteReadError)
 
@@ -193,9 +200,7 @@ class Bucket:
 
     def _connect(self) -> Any:
         binding = self._binding
-        session = botocore.session.Session()
-        for name, value in (("profile", None), ("config_file", os.devnull), ("credentials_file", os.devnull)):
-            session.set_config_variable(name, value)
+        session = botocore.session.Session(SETTINGS)
         return session.create_client(
             "s3",
             region_name=binding.region or "us-east-1",
