@@ -47,6 +47,7 @@ def test_logins_are_on_every_node_of_a_cluster_and_keys_in_one_slot(redis_cluste
     assert command.maintain(first.but(ttl_days=1)).message == "homes: 6 looked after"
 
 
+@pytest.mark.long
 def test_cluster_that_speaks_tls(tmp_path: Path, command: Command) -> None:
     group = launch_cluster(tmp_path / "servers", tls=True)
     try:
@@ -80,7 +81,7 @@ def test_logins_are_on_the_replica(redis_pair: Group, command: Command) -> None:
 
 
 def test_replica_is_no_provider(redis_pair: Group, command: Command) -> None:
-    answer = command.make(Memory(redis_pair.nodes[1]), deadline="2")
+    answer = command.make(Memory(redis_pair.nodes[1]), deadline="1")
     assert (answer.code, answer.report["reason"]) == (30, "Unreachable")
     assert f"is a replica of 127.0.0.1:{redis_pair.first.port}" in answer.message
 
@@ -155,13 +156,13 @@ def test_tls_with_the_providers_ca(redis_tls: Node, command: Command) -> None:
 
 
 def test_server_of_another_ca_is_not_trusted(redis_tls: Node, command: Command) -> None:
-    environment = command.mounted_for(Memory(redis_tls), Memory(redis_tls).document(), deadline="2")
+    environment = command.mounted_for(Memory(redis_tls), Memory(redis_tls).document(), deadline="1")
     (Path(environment["MEMORY_DIR"]) / "tls" / "ca.crt").write_bytes(trustme.CA().cert_pem.bytes())
     answer = command.run_mounted("provision", environment)
     assert answer.code == 30
     assert "certificate verify failed" in answer.message
     document = Memory(redis_tls, provider={"tls": False}).document()
-    assert command.do("provision", Memory(redis_tls), document, deadline="2").code == 30
+    assert command.do("provision", Memory(redis_tls), document, deadline="1").code == 30
 
 
 def test_another_logical_database(redis8: Node, command: Command) -> None:
