@@ -226,6 +226,12 @@ def test_an_unknown_part_is_a_sentence() -> None:
     assert 'there is no part "mysql": write crds, postgres, redis7' in done.stderr
 
 
+def test_a_gateway_of_ceph_is_started_stopped_and_asked_and_nothing_else() -> None:
+    done = ran(".ci/rgw", "dance", "folder")
+    assert (done.returncode, done.stdout) == (64, "")
+    assert 'there is no "dance": write start, stop or admin' in done.stderr
+
+
 def test_dependabot_leaves_the_locks_alone() -> None:
     body = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())
     assert body["version"] == 2

@@ -8,7 +8,7 @@ from pathlib import Path
 
 def main(directory: Path) -> int:
     """Writes a key with the login of a binding directory."""
-    binding = {path.name: path.read_text() for path in directory.iterdir()}
+    binding = {path.name: path.read_text() for path in directory.iterdir() if not path.name.startswith("..")}
     asked = {
         "user": binding["username"],
         "password": binding["password"],
