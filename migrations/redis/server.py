@@ -343,7 +343,7 @@ def _look(node: Node) -> None:
     if isinstance(answers[0], redis.RedisError):
         raise answers[0]
     node.known = frozenset(str(each[0]).lower() for each in answers[0] if each)
-    # A server that somebody else runs may not have CONFIG at all; then nothing is known of its files.
+    # An admin who may not ask has nothing here, and hears so from `check`.
     node.settings = {each[0]: each[1] for each in answers[1:] if isinstance(each, list) and each}
     if node.settings.get("aclfile"):
         node.keeps = "acl-file"

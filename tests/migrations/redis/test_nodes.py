@@ -9,7 +9,7 @@ import trustme
 
 from memoryctl.embedded import Login
 from tests.migrations.redis.documents import Command, Memory
-from tests.redisservers import Client, Group, Node, Servers, free_port, launch, launch_cluster, until
+from tests.redisservers import Client, Group, Node, Servers, free_port, launch, launch_cluster, launch_pair, until
 
 
 def opens(node: Node, login: Login) -> bool:
@@ -78,6 +78,32 @@ def test_logins_are_on_the_replica(redis_pair: Group, command: Command) -> None:
     with pytest.raises(redis.ConnectionError):
         session.ping()
     assert not any(opens(node, memory.writer) for node in redis_pair.nodes)
+
+
+@pytest.mark.long
+def test_after_a_failover_the_replica_has_the_home_and_its_logins(tmp_path: Path, command: Command) -> None:
+    group = launch_pair(tmp_path)
+    primary, replica = group.nodes
+    try:
+        memory = Memory(primary, ttl_days=7)
+        assert command.make(memory).code == 0
+        with memory.connect() as app, replica.client() as admin:
+            app.xadd(f"{memory.prefix}events", {"a": "b"})
+            until(lambda: admin.xlen(f"{memory.prefix}events") == 1)
+            primary.stop(kill=True)
+            admin.replicaof("NO", "ONE")
+        moved = memory.but(node=replica)
+        assert opens(replica, memory.writer)
+        assert command.make(moved).report["verify"] == []
+        assert command.maintain(moved).message == "homes: 1 looked after"
+        primary.options = (*primary.options, f"replicaof {replica.host} {replica.port}")
+        primary.start()
+        with replica.client() as admin:
+            until(lambda: "online" in str(admin.info("replication").get("slave0")))
+        assert command.make(moved.but(slots={("writer", "a"): ("closed", "")})).code == 0
+        assert not opens(primary, memory.writer), "the old primary is a replica now, and visited as one"
+    finally:
+        group.stop()
 
 
 def test_replica_is_no_provider(redis_pair: Group, command: Command) -> None:
