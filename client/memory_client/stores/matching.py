@@ -45,10 +45,16 @@ class Words:
         if query is None or not query.strip():
             return None
         ways: list[tuple[list[list[str]], list[list[str]]]] = [([], [])]
-        for unwanted, quoted, bare in TERM.findall(query):
-            if bare.lower() == "or" and not unwanted:
+        terms = TERM.findall(query)
+        follows = False
+        for place, (unwanted, quoted, bare) in enumerate(terms, 1):
+            # It is a word like others where there is nothing on one of its sides.
+            if bare.lower() == "or" and not unwanted and follows and place < len(terms):
                 ways.append(([], []))
-            elif phrase := WORD.findall((quoted or bare).lower()):
+                follows = False
+                continue
+            follows = True
+            if phrase := WORD.findall((quoted or bare).lower()):
                 ways[-1][bool(unwanted)].append(phrase)
         return cls([way for way in ways if any(way)])
 
