@@ -2,9 +2,11 @@
 
 import ast
 import json
+import os
 import re
 import shlex
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +192,20 @@ def test_retention_is_by_the_servers_clock_and_spares_what_is_younger(
     assert "DRIFT      none" in laptop.run("maintain").stdout
 
 
+def run_probe(server: Server, folder: Path) -> Object:
+    """Runs a probe, and gives its report file."""
+    host, port = server.endpoint.split(":")
+    known = {"type": "custom", "name": "p", "uid": "u", "database": server.database}
+    provider = {**known, "endpoint": server.endpoint, "host": host, "port": int(port)}
+    request = {"version": 1, "hash": "h", "provider": provider, "report": {"namespace": "n", "name": "r"}}
+    (folder / "request.json").write_text(json.dumps(request))
+    places = {"MEMORY_DIR": folder, "MEMORY_CONFIG_DIR": server.config, "MEMORY_REPORT_FILE": folder / "report.json"}
+    environment = {**os.environ, **{name: str(path) for name, path in places.items()}}
+    subprocess.run([*shlex.split(server.command), "probe"], env=environment, check=True, capture_output=True)
+    report: Object = json.loads((folder / "report.json").read_text())
+    return report
+
+
 def test_with_a_ca_every_connection_is_checked_and_every_login_comes_by_tls(tmp_path: Path) -> None:
     authority, other = trustme.CA(), trustme.CA()
     tmp_path.chmod(0o755)
@@ -203,6 +219,9 @@ def test_with_a_ca_every_connection_is_checked_and_every_login_comes_by_tls(tmp_
         with_ca = Server(tmp_path, server.endpoint, "memory_ledger", command, tries)
         code, output = with_ca.kit("probe", "report")
         assert code == 0, output
+        found = json.loads(run_probe(with_ca, tmp_path)["probe"])
+        assert found["caBundle"] == authority.cert_pem.bytes().decode().strip()
+        assert found["server"]["capabilities"] == ["mariadb", "tls"]
         code, output = with_ca.kit("provision")
         assert (code, "the active login does not work" in output) == (1, True), "a login without TLS"
         other.cert_pem.write_to_path(tmp_path / "config" / "ca.crt")

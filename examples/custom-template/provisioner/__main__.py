@@ -49,8 +49,9 @@ def _core() -> list[Object]:
 
 
 def probe(request: Object, backend: Backend) -> Object:
-    """Says what the server is."""
-    return contract.answer(request, Code.SUCCEEDED, "the server is ready for Memories", server=backend.server())
+    """Says what the server is, and who signs for it."""
+    said = {"server": backend.server(), "caBundle": contract.config("ca.crt", "")}
+    return contract.answer(request, Code.SUCCEEDED, "the server is ready for Memories", **said)
 
 
 def reap(request: Object, backend: Backend) -> Object:
