@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
 
 from migrations.deadline import Deadline
 from migrations.errors import Code, CommandError
@@ -150,6 +152,28 @@ def test_walk_that_takes_too_long_leaves_time_for_the_homes(
     assert command.maintain(memory).report["code"] == 0
     assert report_of(command, memory)["data"] is None
     assert names(memory) & {"kv:old", "kv:young"} == {"kv:young"}
+
+
+def test_home_that_is_dropped_while_the_keys_are_walked_over(
+    home: Memory, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk = sweep.walk
+
+    def late(*arguments: Any) -> bool:
+        with home.node.client() as admin:
+            admin.delete(home.ledger)
+            admin.acl_deluser(home.name())
+        return walk(*arguments)
+
+    monkeypatch.setattr(sweep, "walk", late)
+    assert command.maintain(home).report["code"] == 0
+    with home.node.client() as admin:
+        assert home.name() not in admin.acl_users(), "nobody comes back"
+
+
+def test_one_command_of_many_that_fails_is_a_failure(home: Memory) -> None:
+    with ledger_of(home) as ledger, pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        ledger.server.first.all([["TIME"], ["XLEN", f"{home.prefix}meta"]])
 
 
 def test_what_a_run_does_not_remember_the_next_one_finds(
