@@ -33,7 +33,8 @@ from tests.client.backends import Backend, Machine
 from tests.client.s3backend import S3Backend, S3Place
 from tests.rgw import tls
 
-pytestmark = pytest.mark.xdist_group("rgw")
+# The suite runs over S3 in `make test`; this takes a minute.
+pytestmark = [pytest.mark.xdist_group("rgw"), pytest.mark.long]
 
 
 @pytest.fixture
@@ -311,7 +312,6 @@ def test_without_versions_a_held_memory_takes_no_events(place: S3Place, memory: 
         place.hold(held=False)
 
 
-@pytest.mark.long
 class TestLocked:
     """In a bucket with versions and locks, where Ceph takes no conditions on a PUT."""
 
