@@ -26,6 +26,8 @@ from migrations.s3.request import ProvisionRequest
 CONTRACT = "1"
 # What the ledger remembers of a bucket, so that it is tried once.
 CONDITIONS = "conditionalPut"
+# Set while the bucket's lifecycle may still remove what is to stay.
+EXPIRY = "expiry"
 # So much of the time left goes into holds on objects; what remains is maintenance's.
 HOLDS_SHARE = 0.5
 
@@ -167,33 +169,48 @@ class _Run:
         made.changes += [each.what for each in self._user_changes(judged, claimed.before)]
 
     def _make(self, ledger: Ledger, ticket: Ticket, claimed: Claimed, found: Bucket | None) -> Done:
-        entry = claimed.entry.but(logins={each.name: each.state for each in self.request.logins})
+        entry = self._begun(claimed)
         ticket.renew()
         # Before anything is made: the reaper knows of it then, whatever becomes of this run.
         ledger.save(entry)
+        saved = entry
         self._step("bucket")
         bucket = self._bucket(found)
         ticket.renew()
+        if entry.settings.get(EXPIRY):
+            self._step("lifecycle")
+            self._write_lifecycle(ledger)
         entry = self._tried(entry, bucket)
         works = bool(entry.settings[CONDITIONS]["works"])
         self._step("meta")
         self._apply(meta.compare(self.connection, self._meta(entry, bucket, works), bucket), ticket)
         self._step("logins")
         self._apply(self._user_changes(bucket, claimed.before), ticket)
-        if _loosens(claimed.before, entry):
-            self._step("lifecycle")
-            self._write_lifecycle(ledger)
         if holds.is_due(entry, locked=bucket.object_lock):
             self._step("holds")
             limit = Deadline.in_seconds(self.deadline.remaining * HOLDS_SHARE)
             entry, _ = holds.apply(self.connection, self.home, entry, limit, ticket.renew)
-        ledger.save(entry)
+        entry = entry.but(
+            closed_logins=[], settings={key: value for key, value in entry.settings.items() if key != EXPIRY}
+        )
+        if entry != saved:
+            ticket.renew()
+            ledger.save(entry)
         self._step("verify")
         facts = server.Facts(
             server.version_of(self.connection, bucket.name), bucket, works, self.provider.users == "RGW"
         )
         modules = [{"name": name, "version": CONTRACT} for name in self.request.modules]
         return Done(facts.described(), modules, list(self._warnings(bucket, entry)), list(self._verified()))
+
+    def _begun(self, claimed: Claimed) -> Entry:
+        """Gives the entry as it stands until all is done: it says what a run that is killed leaves to the next."""
+        before = claimed.before
+        entry = claimed.entry.but(
+            logins={each.name: each.state for each in self.request.logins},
+            closed_logins=before.closed_logins if before else [],
+        )
+        return entry.but(settings={**entry.settings, EXPIRY: True}) if _loosens(before, entry) else entry
 
     def _step(self, name: str) -> None:
         log.write("step", step=name)

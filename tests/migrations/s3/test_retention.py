@@ -75,6 +75,25 @@ def test_hold_and_longer_time_take_effect_at_once(memory: Memory, runner: Runner
 
 
 @pytest.mark.long
+def test_hold_takes_effect_though_the_first_run_was_killed(
+    memory: Memory, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner.ready(memory.but(ttl=7))
+    runner.maintain(memory)
+    assert prefixes(memory) == of(memory)
+    with monkeypatch.context() as patch:
+        patch.setattr("migrations.s3.provision.lifecycle.write", _die)
+        assert runner.provision(memory.but(ttl=7, hold=True)).code == 1
+    assert prefixes(memory) == of(memory)
+    assert runner.provision(memory.but(ttl=7, hold=True)).code == 0
+    assert prefixes(memory) == set()
+
+
+def _die(*_: Any, **__: Any) -> None:
+    raise SystemError
+
+
+@pytest.mark.long
 def test_rules_that_find_no_room_are_told(memory: Memory, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     first = runner.ready(memory.but(ttl=7))
     time.sleep(1.1)  # the entries' times have seconds, and the older home has its rules first
