@@ -7,7 +7,7 @@ from functools import partial
 from migrations.s3 import policies, users
 from migrations.s3.buckets import Bucket, Change
 from migrations.s3.connection import Connection
-from migrations.s3.names import Home
+from migrations.s3.names import SHORT, Home
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Wanted:
 
 def compare(connection: Connection, home: Home, bucket: Bucket, wanted: Wanted) -> Iterator[Change]:
     """Gives what differs; in a bucket without versions a hold leaves the right to read alone."""
-    own = policies.of_admin(home.bucket)
-    yield from users.compare_policy(connection, users.owner(connection), own, admin_policy(home.bucket))
+    own = policies.of_admin(home)
+    yield from users.compare_policy(connection, users.owner(connection), own, admin_policy(home))
     for name, state in wanted.states.items():
         if state == "closed":
             yield from users.compare_closed(connection, name)
@@ -55,6 +55,6 @@ def level_of(name: str, bucket: Bucket, *, held: bool) -> policies.Level:
     return "read" if "_ro_" in name or (held and not bucket.versioning) else "write"
 
 
-def admin_policy(bucket: str) -> str:
-    """Names the policy that lets the admin look after what apps wrote."""
-    return f"memory-{bucket}"
+def admin_policy(home: Home) -> str:
+    """Names the policy that lets the admin look after what apps wrote in a provider's buckets."""
+    return f"memory-{home.bucket[: -SHORT - 1] if home.alone else home.bucket}"

@@ -8,7 +8,7 @@ has.
 import json
 from typing import Any, Literal
 
-from migrations.s3.names import Home
+from migrations.s3.names import SHORT, Home
 
 Document = dict[str, Any]
 Level = Literal["write", "read"]
@@ -63,9 +63,13 @@ def of_login(home: Home, level: Level, *, held: bool) -> Document:
     return {"Version": "2012-10-17", "Statement": statements}
 
 
-def of_admin(bucket: str) -> Document:
-    """Gives the admin's rights on objects that apps wrote: on Ceph those are not the bucket's owner's."""
-    resources = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
+def of_admin(home: Home) -> Document:
+    """Gives the admin's rights on objects that apps wrote: on Ceph those are not the bucket's owner's.
+
+    One document for all buckets of a provider: Ceph lets a user have a hundred.
+    """
+    buckets = f"{home.bucket[: -SHORT - 1]}-*" if home.alone else home.bucket
+    resources = [f"arn:aws:s3:::{buckets}", f"arn:aws:s3:::{buckets}/*"]
     return {
         "Version": "2012-10-17",
         "Statement": [{"Sid": "Admin", "Effect": "Allow", "Action": ["s3:*"], "Resource": resources}],

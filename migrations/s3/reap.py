@@ -9,8 +9,8 @@ from migrations import log
 from migrations.deadline import Deadline
 from migrations.errors import Code, CommandError
 from migrations.homes.entry import Entry
-from migrations.s3 import buckets, logins, objects, users
-from migrations.s3.connection import Connection, code_of, explaining, is_missing
+from migrations.s3 import buckets, objects, users
+from migrations.s3.connection import Connection, explaining, is_missing
 from migrations.s3.ledger import Ledger, Ticket
 from migrations.s3.names import ledger_bucket
 from migrations.s3.request import Provider
@@ -87,7 +87,6 @@ class Reaper:
             # With users AWS the bucket is a managed resource's.
             if alone and self._provider.users != "AWS":
                 self._connection.s3.delete_bucket(Bucket=entry.place)
-                self._forget_bucket(entry.place)
         for name in self._users(entry):
             users.remove(self._connection, name)
         self._known.remove(entry)
@@ -126,16 +125,6 @@ class Reaper:
                 except ClientError as error:
                     if not is_missing(error):
                         raise
-
-    def _forget_bucket(self, bucket: str) -> None:
-        """Takes back the right that the admin had given itself on a bucket."""
-        if self._provider.users != "RGW":
-            return
-        name = users.owner(self._connection)
-        try:
-            self._connection.iam.delete_user_policy(UserName=name, PolicyName=logins.admin_policy(bucket))
-        except ClientError as error:
-            log.write("the admin's policy for a bucket stays", bucket=bucket, why=code_of(error))
 
     def _users(self, entry: Entry) -> list[str]:
         return sorted(entry.logins) if self._provider.users == "RGW" else []

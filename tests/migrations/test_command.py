@@ -281,3 +281,35 @@ def test_password_is_not_in_the_process_list(memory: Memory, command: Command) -
     _, errors = process.communicate()
     assert process.returncode == 0, errors
     assert memory.database.server.admin.password.encode() not in text
+
+
+def test_secret_is_merged_and_its_patch_says_no_more_than_the_keys(
+    monkeypatch: pytest.MonkeyPatch, api_server: type[_ApiServer]
+) -> None:
+    monkeypatch.delenv("MEMORY_REPORT_FILE", raising=False)
+    assert report.write_secret({"username": "a", "password": "b"}, ("databases", "mem-keys"))
+    [request] = api_server.seen
+    assert request["path"] == "/api/v1/namespaces/databases/secrets/mem-keys"
+    assert request["body"] == {"data": {"username": "YQ==", "password": "Yg=="}}
+    assert request["headers"]["Content-Type"] == "application/merge-patch+json"
+
+
+def test_secret_that_cannot_be_written_is_logged_without_what_it_holds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], api_server: type[_ApiServer]
+) -> None:
+    monkeypatch.delenv("MEMORY_REPORT_FILE", raising=False)
+    monkeypatch.setattr(report, "PATIENCE_SECONDS", 0.1)
+    api_server.status = 403
+    assert not report.write_secret({"password": "very-secret"}, ("databases", "mem-keys"))
+    said = capsys.readouterr().err
+    assert "answered 403 Forbidden for Secret databases/mem-keys" in said
+    assert "very-secret" not in said
+
+
+def test_secret_on_a_laptop_is_a_file_for_its_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEMORY_REPORT_FILE", str(tmp_path / "report.json"))
+    assert report.write_secret({"username": "a"}, ("databases", "mem-keys"))
+    assert report.write_secret({"password": "b"}, ("databases", "mem-keys"))
+    written = tmp_path / "secrets" / "databases" / "mem-keys.json"
+    assert json.loads(written.read_text()) == {"username": "YQ==", "password": "Yg=="}
+    assert written.stat().st_mode & 0o077 == 0

@@ -256,8 +256,6 @@ def test_bucket_of_its_own_goes_with_the_memory(memory: Memory, life: Life) -> N
         names = [each["Name"] for each in admin.list_buckets()["Buckets"]]
     assert own.home not in names
     assert (users_of(own), entries_of(own, f"{own.bucket_prefix}-ledger")) == ([], [])
-    with own.rgw.client(service="iam") as admin:
-        assert f"memory-{own.home}" not in admin.list_user_policies(UserName="admin")["PolicyNames"]
 
 
 @pytest.mark.long

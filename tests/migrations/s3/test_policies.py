@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migrations.s3 import policies
+from migrations.s3 import logins, policies
 from migrations.s3.names import LEDGER, Home, id_of
 
 DATASETS = st.from_regex(r"[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?", fullmatch=True)
@@ -94,3 +94,15 @@ def test_document_is_as_small_as_ceph_takes() -> None:
     longest = policies.of_login(home("d" * 63, "x"), "write", held=True)
     assert len(policies.text(longest)) < 2048  # what Amazon takes of a user's own policies, the smallest limit there is
     assert json.loads(policies.text(longest)) == longest
+
+
+def test_admin_has_one_document_for_all_buckets_of_a_provider() -> None:
+    """Ceph lets a user have a hundred, and a provider may have more Memories."""
+    first, second = (Home(f"mem-{id_of(name, 'mem')}", "notes/", alone=True) for name in ("a", "b"))
+    assert policies.of_admin(first) == policies.of_admin(second)
+    assert logins.admin_policy(first) == logins.admin_policy(second) == "memory-mem"
+    assert says(policies.of_admin(first), "s3:PutObjectLegalHold", f"arn:aws:s3:::{second.bucket}/notes/x")
+    assert not says(policies.of_admin(first), "s3:GetObject", "arn:aws:s3:::memo/x")
+    shared = Home("bucket", "notes/", alone=False)
+    assert logins.admin_policy(shared) == "memory-bucket"
+    assert not says(policies.of_admin(shared), "s3:GetObject", "arn:aws:s3:::bucket-2/x")
