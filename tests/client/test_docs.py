@@ -34,7 +34,7 @@ def root(place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("root")
-@pytest.mark.parametrize("document", ["docs/client.md", "client/README.md"])
+@pytest.mark.parametrize("document", ["docs/client.md", "client/README.md", "README.md"])
 def test_every_snippet_runs(document: str) -> None:
     names: dict[str, Any] = {}
     snippets = SNIPPET.findall((ROOT / document).read_text())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import json
 import time
 from pathlib import Path
@@ -87,15 +86,10 @@ class Demo:
 
 
 def _sources() -> dict[str, str]:
-    """Give the client, the demo, and the pool that the client has its PostgreSQL connections from."""
+    """Give the client and the demo, by their paths."""
     found = {"demo.py": (ROOT / "memoryctl/demo.py").read_text()}
-    spec = importlib.util.find_spec("psycopg_pool")
-    assert spec
-    assert spec.origin
-    for folder in (ROOT / "client/memory_client", Path(spec.origin).parent):
-        for path in folder.rglob("*.py"):
-            found[str(path.relative_to(folder.parent))] = path.read_text()
-    return found
+    folder = ROOT / "client/memory_client"
+    return found | {str(path.relative_to(folder.parent)): path.read_text() for path in folder.rglob("*.py")}
 
 
 def _configmap(namespace: str, name: str, data: dict[str, str]) -> Body:
