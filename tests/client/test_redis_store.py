@@ -129,6 +129,19 @@ def test_an_event_whose_sender_died_before_the_stream_had_it_is_stored_by_the_ne
     assert [event.payload for event in memory.events.read(1)] == ["again"]
 
 
+def test_another_event_under_the_entry_that_a_sender_chose_is_not_taken_for_its_own(
+    place: RedisPlace, memory: Memory, admin: Any
+) -> None:
+    memory.events.append("message", "theirs", event_id="1")
+    [theirs] = admin.keys(f"{place.prefix}event-id:*")
+    memory.events.append("message", "mine", event_id="2")
+    [mine] = set(admin.keys(f"{place.prefix}event-id:*")) - {theirs}
+    admin.xdel(f"{place.prefix}events", admin.get(mine))
+    admin.set(mine, admin.get(theirs))
+    assert not memory.events.append("message", "mine", event_id="2").duplicate
+    assert [event.payload for event in memory.events.read()] == ["mine", "theirs"]
+
+
 def test_an_event_that_retention_removed_stays_a_duplicate(place: RedisPlace, admin: Any) -> None:
     place.provision(ttl_days=7)
     with Memory.from_binding(place.binding) as memory:

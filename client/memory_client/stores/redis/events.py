@@ -67,8 +67,10 @@ class Events:
         def once(session: Session) -> Appended:
             nonlocal ahead
             known, time = session.watch(remembered, ["GET", remembered], ["TIME"])
-            if known is not None and (found := _known(session, keys, known.decode(), time, ttl_days)) is not None:
-                return _appended(found.get("id", stored["id"]), known.decode(), duplicate=True)
+            if known is not None:
+                first = _first(session, keys, known.decode(), stored)
+                if first or _is_over(known.decode(), time, ttl_days):
+                    return _appended(first or stored["id"], known.decode(), duplicate=True)
             entry = _next(session, keys, time, ahead=ahead)
             lasts = ["PX", ttl_days * DAY] if ttl_days else []
             added, _ = session.transaction(_add(keys, entry, stored), ["SET", remembered, entry, *lasts])
@@ -112,13 +114,21 @@ def _add(keys: Keys, entry: str, event: dict[str, str]) -> list[str]:
     return ["XADD", keys.events, entry, *(text for pair in event.items() for text in pair)]
 
 
-def _known(session: Session, keys: Keys, entry: str, time: list[bytes], ttl_days: int) -> dict[str, str] | None:
-    """Gives the fields of an entry, none when it has had its time, None when it never came into the stream."""
+def _first(session: Session, keys: Keys, entry: str, sent: dict[str, str]) -> str | None:
+    """Gives the id of the event under an entry, if it is the one that was sent.
+
+    Two writers may have chosen the same entry: the stream has taken one, and the other's key names an event that is not
+    its own.
+    """
     [entries] = session.ask(["XRANGE", keys.events, entry, entry])
-    if entries:
-        return fields(entries[0][1])
-    age = milliseconds(time) - int(entry.partition("-")[0])
-    return {} if ttl_days and age >= ttl_days * DAY else None
+    there = fields(entries[0][1]) if entries else {}
+    same = all(there.get(name) == sent[name] for name in ("event_id", "source"))
+    return there["id"] if same else None
+
+
+def _is_over(entry: str, time: list[bytes], ttl_days: int) -> bool:
+    """Whether retention may have taken an entry out of the stream."""
+    return bool(ttl_days) and milliseconds(time) - int(entry.partition("-")[0]) >= ttl_days * DAY
 
 
 def _next(session: Session, keys: Keys, time: list[bytes], *, ahead: bool) -> str:
