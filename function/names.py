@@ -34,6 +34,7 @@ AWS_BUCKETS = "aws-buckets"
 
 _PROVISION_KEY = re.compile(r"^provision-([0-9a-f]{10})-([1-9][0-9]*)$")
 _REQUEST_KEY = re.compile(r"^request-([0-9a-f]{10})$")
+_LOGIN_KEY = re.compile(r"^login-[0-9a-f]{10}$")
 _KEYS_NAME = re.compile(r"^mem-[0-9a-f]{12}-keys$")
 _CNPG_KEY = re.compile(r"^(cnpg-.*|login-[0-9a-f]{6})$")
 _JOB_KEY = re.compile(r"^(provision|probe)-([0-9a-f]{10})(?:-[1-9][0-9]*)?$")
@@ -112,6 +113,11 @@ def is_keys(name: str) -> bool:
 def login_key(content_hash: str) -> str:
     """Key of the Secret that holds the passwords which the Job of a request is to set."""
     return f"login-{content_hash}"
+
+
+def parse_login_keys(keys: Iterable[str]) -> list[str]:
+    """Give the keys of Secrets with passwords of a request among some keys."""
+    return sorted(filter(_LOGIN_KEY.match, keys))
 
 
 def provision_key(content_hash: str, attempt: int) -> str:

@@ -287,7 +287,10 @@ class Home:
         if decision.phase != "Complete":
             # A Job that is not observed at this moment may run, and mount its document.
             for content in names.parse_request_keys(observed):
-                made |= kept(observed, names.request_key(content)) | kept(observed, names.login_key(content))
+                made |= kept(observed, names.request_key(content))
+            # Nor is that document, perhaps.
+            for key in names.parse_login_keys(observed):
+                made |= kept(observed, key)
         if start:
             made[names.provision_key(start.hash, start.number)] = Resource(self._job(start, login), ready=False)
         if (start and start.hash == wanted) or any(each.hash == wanted for each in decision.kept):

@@ -41,7 +41,7 @@ FULL: Object = {
     "encryption": {"algorithm": "aws:kms", "kmsKeyId": "alias/memories"},
     "replication": {"role": "arn:aws:iam::123456789012:role/copy", "destination": "arn:aws:s3:::copies"},
 }
-slow = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+slow = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def _world(block: Object = AWS, **spec: Any) -> World:

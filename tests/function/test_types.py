@@ -216,6 +216,11 @@ def test_a_job_that_is_at_work_keeps_its_passwords() -> None:
     (key,) = [each for each in first.resources if each.startswith("login-")]
     assert key in run(began.with_spec(access={"readOnlySecret": True})).resources
     assert key in run(began.but(providers=())).resources
+    lost = {name: body for name, body in began.observed.items() if not name.startswith(("request-", "provision-"))}
+    assert key in run(began.but(observed=lost)).resources, "it may run all the same"
+    broken = step(began, code=1)[0]
+    without = {name: body for name, body in broken.observed.items() if not name.startswith("request-")}
+    assert set(run(broken.but(observed=without)).resources) >= set(without)
 
 
 # Users: Shared.
