@@ -376,13 +376,13 @@ def retention_disabled() -> Condition:
 
 def retention_scheduled(days: int, schedule: str, deleted: int, when: str | None) -> Condition:
     """Say what is removed when, and what was."""
-    last = f"; {_counted(deleted, 'row')} went on {when}" if when else ""
-    message = f'rows are removed after {_counted(days, "day")}, when maintenance runs ("{schedule}"){last}'
+    last = f"; {deleted} went on {when}" if when else ""
+    message = f'what is older than {_counted(days, "day")} goes when maintenance runs ("{schedule}"){last}'
     return true(RETENTION_SCHEDULED, "Scheduled", message)
 
 
 def retention_fails(said: str) -> Condition:
-    """Say why rows stay that should go."""
+    """Say why what should go stays."""
     return false(RETENTION_SCHEDULED, "Failing", said)
 
 
@@ -394,7 +394,7 @@ def never_checked(schedule: str, problem: str) -> Condition:
 
 def in_sync() -> Condition:
     """Say that nobody has changed the backend."""
-    return true(IN_SYNC, "InSync", "tables, functions and rights are as this version makes them")
+    return true(IN_SYNC, "InSync", "what the backend has is as this version makes it")
 
 
 def drifted(differences: Iterable[str], more: int, *, repairs: bool) -> Condition:

@@ -42,8 +42,9 @@ _NEVER = (
     *("s3:DeleteObjectVersion", "s3:BypassGovernanceRetention", "s3:PutObjectAcl", "s3:PutObjectVersionAcl"),
     *("s3:PutObjectTagging", "s3:PutObjectVersionTagging", "s3:DeleteObjectTagging", "s3:DeleteObjectVersionTagging"),
 )
-# Nor, while the Memory is on hold: a hold that a login could lift is none.
-_HELD = (*_DELETE, "s3:PutObjectLegalHold")
+# Nor, while the Memory is on hold, may a login lift one. Amazon wants the right to put an object on hold of whoever
+# writes one that is on hold from the start, so only what lifts is denied; Ceph does not, and has no such condition.
+_LIFTED = {"StringEquals": {"s3:object-lock-legal-hold": ["OFF"]}}
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Place:
 def document(
     place: Place, role: Literal["writer", "reader"], *, held: bool, encryption: Encryption | None
 ) -> dict[str, Any]:
-    """Give the rights of one role on its own prefix: those that the Jobs give on Ceph, and the use of a key.
+    """Give the rights of one role on its own prefix: those that the Jobs give on Ceph, but for holds, and of a key.
 
     Args:
         place: Where its Memory is.
@@ -70,7 +71,7 @@ def document(
     changes = (*_WRITE, *_DELETE)
     writes = role == "writer"
     allowed = _READ if not writes else (*_READ, *_WRITE) if held else (*_READ, *_WRITE, *_DELETE)
-    denied = (*_NEVER, *changes) if not writes else (*_NEVER, *_HELD) if held else _NEVER
+    denied = (*_NEVER, *changes) if not writes else (*_NEVER, *_DELETE) if held else _NEVER
     listing = _statement("List", "Allow", _LIST, bucket)
     if not place.alone:
         listing["Condition"] = {"StringLike": {"s3:prefix": [f"{place.prefix}*"]}}
@@ -81,6 +82,8 @@ def document(
         _statement("Meta", "Deny", changes, f"arn:aws:s3:::{place.bucket}/{place.prefix}meta.json"),
         {"Sid": "Outside", "Effect": "Deny", "Action": ["s3:*"], "NotResource": [bucket, objects]},
     ]
+    if held and writes:
+        statements.append({**_statement("Hold", "Deny", ["s3:PutObjectLegalHold"], objects), "Condition": _LIFTED})
     if encryption and encryption.kms_key_id:
         # Nobody but S3 uses the key for them; an id or an alias is no ARN, which alone can be a resource.
         key = encryption.kms_key_id if encryption.kms_key_id.startswith("arn:") else "*"

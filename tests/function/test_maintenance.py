@@ -310,7 +310,7 @@ def test_before_the_first_run() -> None:
     }
     assert answer.message("IndexReady") == "searches are exact; an index is built when there are 10000 embeddings"
     assert answer.message("RetentionScheduled") == (
-        f'rows are removed after 90 days, when maintenance runs ("{schedule}")'
+        f'what is older than 90 days goes when maintenance runs ("{schedule}")'
     )
     assert answer.message("InSync") == f'maintenance has not run yet; it runs at "{schedule}"'
     assert not {"embeddings", "retention", "data", "drift"} & set(answer.status)
@@ -436,14 +436,14 @@ RULES = [
         "scheduled",
         "days, schedule, and what went last",
         ("RetentionScheduled", True, "Scheduled"),
-        f'rows are removed after 90 days, when maintenance runs ("{names.hourly("pg")}"); '
-        "310 rows went on 2026-02-03T04:05:06Z",
+        f'what is older than 90 days goes when maintenance runs ("{names.hourly("pg")}"); '
+        "310 went on 2026-02-03T04:05:06Z",
     ),
     Rule(
         "nothing removed yet",
         "there is nothing to say of it",
         ("RetentionScheduled", True, "Scheduled"),
-        f'rows are removed after 1 day, when maintenance runs ("{names.hourly("pg")}")',
+        f'what is older than 1 day goes when maintenance runs ("{names.hourly("pg")}")',
         {"retention": {"lastRun": None, "deleted": 0, "message": ""}},
         {"retention": {"ttlDays": 1}},
     ),
@@ -474,7 +474,7 @@ RULES = [
         "in sync",
         "nobody has changed anything",
         ("InSync", True, "InSync"),
-        "tables, functions and rights are as this version makes them",
+        "what the backend has is as this version makes it",
     ),
     Rule(
         "drift",

@@ -106,7 +106,7 @@ def test_a_changed_provider_tells_what_becomes_of_its_memories(ready: Ready, pro
     assert lines[:4] == ["XMemoryProvider pg", "  SPEC", "    maintenance.schedule: (none) → 0 3 * * *", "  OBJECTS"]
     assert lines[4].startswith("    ~ CronJob databases/memory-provider-")
     assert lines[5].endswith("* * * * → 0 3 * * *")
-    assert "RetentionScheduled stays True/Scheduled, rows are removed after 90 days" in notes
+    assert "RetentionScheduled stays True/Scheduled, what is older than 90 days goes" in notes
 
 
 def test_a_new_claim_of_a_provider_that_is_there_is_all_new(ready: Ready, claim: Object) -> None:
