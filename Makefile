@@ -21,7 +21,7 @@ test: $(VENV)/.dev  ## all tests; a server that this machine lacks is skipped by
 	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup --cov --cov-report=term $(ARGS)
 
 long: $(VENV)/.dev  ## tests that take minutes: processes killed at any moment, many writes, on real servers
-	@$(BIN)/python -m pytest -q -m long -n 0 $(ARGS)
+	@$(BIN)/python -m pytest -q -m long -n $(JOBS) --dist loadgroup $(ARGS)
 
 render: $(VENV)/.dev  ## the examples through the real `crossplane composition render` and `crossplane resource validate`
 	@$(BIN)/python -m pytest -q -m render -n $(JOBS) tests/render $(ARGS)

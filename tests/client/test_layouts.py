@@ -62,6 +62,7 @@ def test_redis(backends: Callable[[str, Machine], Backend], machine: Machine, tm
     reads_what_was_written(place.binding)
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("rgw")
 def test_s3(backends: Callable[[str, Machine], Backend], machine: Machine, tmp_path: Path) -> None:
     backend = backends("s3", machine)
