@@ -6,6 +6,7 @@ Tests that need it carry `pytest.mark.xdist_group("rgw")`, so that one worker st
 import contextlib
 import json
 import os
+import random
 import shlex
 import socket
 import ssl
@@ -118,14 +119,19 @@ def stop(rgw: Rgw) -> None:
 
 
 def free_port() -> int:
-    """Gives a port that is free, and whose successor is: the monitor takes that."""
+    """Gives a port that is free, and whose successor is: the monitor takes that, some seconds later.
+
+    Not one of those that connections leave from, which anybody may have in the next moment.
+    """
     while True:
+        port = random.randrange(10_000, 32_000, 2)
         with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = int(first.getsockname()[1])
-            with contextlib.suppress(OSError, OverflowError):
+            try:
+                first.bind(("127.0.0.1", port))
                 second.bind(("127.0.0.1", port + 1))
-                return port
+            except OSError:
+                continue
+            return port
 
 
 @dataclass(frozen=True)

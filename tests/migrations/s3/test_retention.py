@@ -131,8 +131,10 @@ class Writer(threading.Thread):
             number = 0
             while not self.stopped.wait(0.2):
                 for key in (f"events/{number:06}.json", "kv/busy.json"):
+                    # Its age counts from some moment of the call, which may take long.
+                    began = time.time()
                     client.put_object(Bucket=self.memory.home, Key=self.memory.prefix + key, Body=b"1")
-                    self.written[key] = time.time()
+                    self.written[key] = began
                 number += 1
 
 
