@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tests.e2e.kube import Body, Kube
 
-_CONNECT = '''
+CONNECT = '''
 import json, pathlib, psycopg
 from psycopg.types.json import Jsonb
 
@@ -93,7 +93,7 @@ def pod(namespace: str, name: str, secret: str, image: str, code: str) -> Body:
 class App:
     """Runs an app's code in the cluster and gives what it prints."""
 
-    def __init__(self, kube: Kube, image: str, prelude: str = _CONNECT) -> None:
+    def __init__(self, kube: Kube, image: str, prelude: str = CONNECT) -> None:
         self._kube = kube
         self._image = image
         self._prelude = prelude

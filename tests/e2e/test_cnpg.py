@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.e2e import guide
-from tests.e2e.client import COUNT, App, pod
+from tests.e2e.client import CONNECT, COUNT, App, pod
 from tests.e2e.conftest import composite_of, default_postgres, ready_memory, told
 from tests.e2e.kube import CNPG, COMPOSITE, GROUP, MEMORY, PROVIDER, Body, Kube, is_ready, memory, namespace
 from tests.e2e.test_maintenance import OLD, ended, start
@@ -185,7 +185,7 @@ def test_a_deleted_claims_login_is_refused_within_10_seconds_and_its_rows_stay(
     ready_memory(kube, name, "kept")
     assert app(name, "kept-memory")["events"] == 1
     keep(kube, name, "kept-memory", "seen")
-    kube("create", "-f", "-", body=pod(name, "thief", "seen", image, REFUSED))
+    kube("create", "-f", "-", body=pod(name, "thief", "seen", image, CONNECT + REFUSED))
     kube.until("it is in", lambda: "in" in kube.run("logs", "thief", "-n", name).stdout.split() or None)
     started = time.time()
     kube.delete(MEMORY, "kept", name)
