@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+from _pytest.nodeid import coerce_node_id
 
 from tests import redisservers
 from tests.e2e.cluster import environment, installed, kube, measured
@@ -11,6 +12,19 @@ from tests.redisservers import KINDS, Group, Node
 from tests.rgw import Rgw, launch, stop
 
 __all__ = ["environment", "installed", "kube", "measured"]  # fixtures
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tells pytest-xdist which tests one worker is to have.
+
+    It finds that in a test's id, where it writes it in a way that pytest 9.2 does not see (pytest-xdist 3.8).
+    """
+    if hasattr(config, "workerinput"):
+        for item in items:
+            group = item.get_closest_marker("xdist_group")
+            if group and "@" not in item.nodeid.rpartition("]")[2]:
+                item._id = coerce_node_id(f"{item.nodeid}@{group.args[0]}")
 
 
 @pytest.fixture(scope="session")

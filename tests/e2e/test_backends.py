@@ -13,10 +13,10 @@ import pytest
 from tests.e2e import servers
 from tests.e2e.client import App
 from tests.e2e.conftest import ready_memory, told
-from tests.e2e.kube import COMPOSITE, GROUP, MEMORY, Kube, memory
+from tests.e2e.kube import COMPOSITE, GROUP, MEMORY, PROVIDER, Kube, memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.e2e.kube import Body
     from tests.e2e.times import Measured
@@ -138,6 +138,14 @@ def _without_its_own_words(lines: list[str]) -> list[str]:
 
 
 PROVIDERS = ("pg", "redis", "s3", "s3-buckets", "s3-shared")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tidy(platform: Kube) -> Iterator[None]:
+    """Leaves nothing to those who come after: neither servers nor providers."""
+    yield
+    platform("delete", PROVIDER, *PROVIDERS[1:], "mariadb", "--ignore-not-found", "--timeout=120s")
+    platform("delete", "namespace", servers.NAMESPACE, "--ignore-not-found", "--wait=false")
 
 
 def test_the_demo_runs_unmodified_on_each(
