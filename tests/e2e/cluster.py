@@ -7,6 +7,7 @@ Taken from the environment, so that any cluster will do (kind, or a real one tha
 - `CROSSPLANE_CLI`: the `crossplane` command, unless it is on the PATH; `kubectl` is
 - `MEMORY_POSTGRES_IMAGE`: PostgreSQL with pgvector for CloudNativePG, unless the operator's default has it
 - `MEMORY_PGBOUNCER_IMAGE`: PgBouncer for CloudNativePG's Pooler, as `/usr/bin/pgbouncer`, for any user
+- for other backends, the images that `tests/e2e/servers.py` names
 
 The suite leaves the packages and the database where they are until its last test, which uninstalls them.
 """
