@@ -174,4 +174,4 @@ BACKENDS: dict[str, Factory] = {
     "s3-locked": s3(own=True, versioning=True, objectLock={"mode": "GOVERNANCE", "days": 1}),
 }
 # Those that `make long` runs it over: each is much like one of the others, or slow.
-LONG = ("valkey", "redis-cluster", "s3", "s3-locked")
+LONG = ("postgresql-16", "postgresql-17", "redis-7", "valkey", "redis-cluster", "s3", "s3-locked")

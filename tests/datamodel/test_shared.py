@@ -464,9 +464,9 @@ LOCKS = """
 
 
 @pytest.fixture
-def partitioned(any_database: Database, tmp_path: Path) -> Shared:
+def partitioned(database: Database, tmp_path: Path) -> Shared:
     """A shared schema whose events have 1,000 partitions by time, and a table with 1,000 by dataset."""
-    memory = memory_of(any_database, A)
+    memory = memory_of(database, A)
     provision(memory, tmp_path / "first")
     shared = Shared(memory, memory)
     with shared.owner() as owner:

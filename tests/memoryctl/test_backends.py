@@ -105,6 +105,7 @@ def test_a_server_that_does_not_answer_is_said_and_not_replaced(laptop: Laptop, 
     assert laptop.up(provider).returncode == 0
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("rgw")
 def test_s3_with_users_that_ceph_makes(laptop: Laptop, rgw: Rgw, claim: Object) -> None:
     provider = provider_of("s3-rgw", endpoint=rgw.endpoint, region=rgw.region, caBundle=None, bucket=rgw.name())

@@ -108,6 +108,7 @@ def refused(uri: str) -> bool:
     return False
 
 
+@pytest.mark.long
 def test_an_app_writes_through_ten_rotations_and_a_new_root_key(plane: Plane) -> None:
     uris = [(plane.laptop.binding / "uri").read_text()]
     key_id = plane.cluster.require(CLAIM)["status"]["credentials"]["keyId"]
