@@ -1,6 +1,7 @@
 """CloudNativePG alone: a provider without any admin's Secret, a database for each Memory, and a pooler before them."""
 
 import json
+import re
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -195,7 +196,8 @@ def test_a_deleted_claims_login_is_refused_within_10_seconds_and_its_rows_stay(
     refused = json.loads(log[1])
     measured.note("CNPG: deletion of a claim to its login being refused", f"{refused['at'] - started:.1f} s")
     assert refused["at"] - started <= REFUSED_SECONDS
-    assert "authentication failed" in refused["said"]
+    # The role may go in the moment in which its login has just been checked.
+    assert re.search("authentication failed|role .* does not exist", refused["said"])
     assert "open" in json.loads(log[2]), "an open session has no rights any more"
 
     kube.apply(managed.claim(name, "kept"))
