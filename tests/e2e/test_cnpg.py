@@ -1,8 +1,8 @@
 """CloudNativePG alone: a provider without any admin's Secret, a database for each Memory, and a pooler before them."""
 
 import json
-import re
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
