@@ -1,7 +1,7 @@
 """What maintenance tells of each Memory: one key of its report, written only when it says something new."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -66,6 +66,36 @@ class Measure:
 def rounded(number: int) -> int:
     """Rounds to two digits, so that an answer changes with what it means and not with each row."""
     return int(float(f"{number:.1e}"))
+
+
+def too_many(identities: Sequence[str], in_use: int, mark: str) -> Done:
+    """Says that a reaper does not believe what it sees, and by which mark a person lets it."""
+    log.write("many Memories are missing at once", identities=list(identities))
+    message = (
+        f"{len(identities)} of {in_use} homes in use have no Memory any more, too many at once to believe: nothing "
+        "was done. The log of the reaper's last pod names them. If the claims are lost, restore them; if they were "
+        f"deleted on purpose, set the provider's annotation memory.proompteng.ai/reap to {mark}"
+    )
+    return Done(Code.ON_HOLD, message, {"inUse": in_use, "missing": len(identities)})
+
+
+def reaped(homes: int, *, missing: int, closed: int, dropped: int) -> Done:
+    """Says how homes stand after a reaper's run, in words that are the same as long as they stand so.
+
+    Args:
+        homes: All of them.
+        missing: Whose Memory the last run did not find, and whose logins are open still.
+        closed: Whose logins are closed.
+        dropped: Which of those are to go.
+    """
+    parts = [
+        (homes - closed - missing, "in use"),
+        (missing, "whose Memory is missing since the last run"),
+        (closed - dropped, "closed and kept"),
+        (dropped, "closed, to be dropped after the grace unless something is on hold"),
+    ]
+    message = "homes: " + ", ".join(f"{count} {what}" for count, what in parts if count or what == "in use")
+    return Done(Code.SUCCEEDED, message, {"inUse": homes - closed, "missing": missing, "closed": closed})
 
 
 @dataclass

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from migrations import log
-from migrations.answers import Done
+from migrations.answers import Done, reaped, too_many
 from migrations.apiserver import UnreadableError
 from migrations.composites import Cluster, Present
 from migrations.deadline import Deadline
@@ -99,7 +99,7 @@ class _Run:
         in_use = [each for each in homes if not each.closed_at]
         many = len(vanished) > MANY and len(vanished) * SHARE > len(in_use)
         if many and self.request.approved != mark(vanished):
-            return _waiting(vanished, in_use)
+            return too_many([each.identity for each in vanished], len(in_use), mark(vanished))
         for each in homes:
             if each not in missing and (each.gone_since or each.closed_at):
                 self._each(each, self._welcome)
@@ -166,27 +166,9 @@ class _Run:
         self.server.drop(entry)
 
 
-def _waiting(vanished: Sequence[Entry], in_use: Sequence[Entry]) -> Done:
-    log.write("many Memories are missing at once", identities=[each.identity for each in vanished])
-    message = (
-        f"{len(vanished)} of {len(in_use)} homes in use have no Memory any more, too many at once to believe: nothing "
-        "was done. The log of the reaper's last pod names them. If the claims are lost, restore them; if they were "
-        f"deleted on purpose, set the provider's annotation memory.proompteng.ai/reap to {mark(vanished)}"
-    )
-    return Done(Code.ON_HOLD, message, {"inUse": len(in_use), "missing": len(vanished)})
-
-
 def _told(homes: Sequence[Entry]) -> Done:
     """Counts how homes stand, in words that are the same as long as they stand so."""
     closed = [each for each in homes if each.closed_at]
     missing = [each for each in homes if each.gone_since and not each.closed_at]
     dropped = [each for each in closed if each.deletion_policy == "Delete"]
-    parts = [
-        (len(homes) - len(closed) - len(missing), "in use"),
-        (len(missing), "whose Memory is missing since the last run"),
-        (len(closed) - len(dropped), "closed and kept"),
-        (len(dropped), "closed, to be dropped after the grace unless something is on hold"),
-    ]
-    message = "homes: " + ", ".join(f"{count} {what}" for count, what in parts if count or what == "in use")
-    counts = {"inUse": len(homes) - len(closed), "missing": len(missing), "closed": len(closed)}
-    return Done(Code.SUCCEEDED, message, counts)
+    return reaped(len(homes), missing=len(missing), closed=len(closed), dropped=len(dropped))

@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 
 from migrations import log
-from migrations.answers import Done
+from migrations.answers import Done, reaped, too_many
 from migrations.apiserver import UnreadableError
 from migrations.composites import Cluster, Present
 from migrations.deadline import Deadline
@@ -105,7 +105,7 @@ class _Run:
         in_use = [each for each in homes if not each.closed]
         many = len(vanished) > MANY and len(vanished) * SHARE > len(in_use)
         if many and self.request.approved != mark(vanished):
-            return _waiting(vanished, in_use)
+            return too_many([each.identity for each in vanished], len(in_use), mark(vanished))
         for each in homes:
             if each not in missing and (each.gone or each.closed):
                 self._each(each, self._welcome)
@@ -243,27 +243,9 @@ def _alter(connection: Connection, logins: list[str], what: str) -> None:
         connection.execute(sql.SQL("ALTER ROLE {} {}").format(sql.Identifier(name), sql.SQL(what)))
 
 
-def _waiting(vanished: list[Home], in_use: list[Home]) -> Done:
-    log.write("many Memories are missing at once", identities=[each.identity for each in vanished])
-    message = (
-        f"{len(vanished)} of {len(in_use)} homes in use have no Memory any more, too many at once to believe: nothing "
-        "was done. The log of the reaper's last pod names them. If the claims are lost, restore them; if they were "
-        f"deleted on purpose, set the provider's annotation memory.proompteng.ai/reap to {mark(vanished)}"
-    )
-    return Done(Code.ON_HOLD, message, {"inUse": len(in_use), "missing": len(vanished)})
-
-
 def _told(homes: list[Home]) -> Done:
     """Counts how homes stand, in words that are the same as long as they stand so."""
     closed = [each for each in homes if each.closed]
     missing = [each for each in homes if each.gone and not each.closed]
     dropped = [each for each in closed if each.deletes]
-    parts = [
-        (len(homes) - len(closed) - len(missing), "in use"),
-        (len(missing), "whose Memory is missing since the last run"),
-        (len(closed) - len(dropped), "closed and kept"),
-        (len(dropped), "closed, to be dropped after the grace unless something is on hold"),
-    ]
-    message = "homes: " + ", ".join(f"{count} {what}" for count, what in parts if count or what == "in use")
-    counts = {"inUse": len(homes) - len(closed), "missing": len(missing), "closed": len(closed)}
-    return Done(Code.SUCCEEDED, message, counts)
+    return reaped(len(homes), missing=len(missing), closed=len(closed), dropped=len(dropped))
