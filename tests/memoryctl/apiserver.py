@@ -2,7 +2,6 @@
 
 import http.server
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import yaml
 
 from memoryctl.cluster import Cluster
 from memoryctl.objects import API_VERSION, Key, Object
+from tests.httpserver import listening
 
 # What has a namespace, and what has none, by API version.
 NAMESPACED = {
@@ -136,21 +136,14 @@ def serving(cluster: Cluster, folder: Path) -> Iterator[ApiServer]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handle)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "test",
-        "clusters": [{"name": "test", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "ann", "namespace": "team-a"}}],
-        "users": [{"name": "ann", "user": {}}],
-    }
-    api.kubeconfig.write_text(yaml.safe_dump(config))
-    try:
+    with listening(Handle) as port:
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "test",
+            "clusters": [{"name": "test", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "ann", "namespace": "team-a"}}],
+            "users": [{"name": "ann", "user": {}}],
+        }
+        api.kubeconfig.write_text(yaml.safe_dump(config))
         yield api
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -2,10 +2,6 @@
 
 import http.server
 import json
-import shutil
-import ssl
-import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from migrations import apiserver
-from tests.servers import require
+from tests.httpserver import authority, listening
 
 PREFIX = "/apis/memory.proompteng.ai/v1alpha1"
 VERSION = "memory.proompteng.ai/v1alpha1"
@@ -107,16 +103,20 @@ def raw(handler: Handler, status: int, body: bytes, length: int | None = None) -
     handler.wfile.write(body)
 
 
+def become_pod(folder: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives this process the service account of a pod whose API server listens on 127.0.0.1."""
+    account = folder / "serviceaccount"
+    account.mkdir()
+    authority().cert_pem.write_to_path(account / "ca.crt")
+    (account / "token").write_text("pod-token\n")
+    monkeypatch.setattr(apiserver, "SERVICE_ACCOUNT", account)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(port))
+
+
 @contextmanager
 def serving(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
     """Runs one, and gives this process the service account of a pod that knows it."""
-    openssl = require(shutil.which("openssl"), "no openssl: it makes the certificate of this test")
-    account = folder / "serviceaccount"
-    account.mkdir()
-    words = "req -x509 -newkey rsa:2048 -nodes -subj /CN=api -days 2 -addext subjectAltName=IP:127.0.0.1"
-    command = [openssl, *words.split(), "-keyout", str(folder / "key"), "-out", str(account / "ca.crt")]
-    subprocess.run(command, check=True, capture_output=True)
-    (account / "token").write_text("pod-token\n")
     api = ApiServer()
 
     class Handle(http.server.BaseHTTPRequestHandler):
@@ -127,18 +127,6 @@ def serving(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handle)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(account / "ca.crt", folder / "key")
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    monkeypatch.setattr(apiserver, "SERVICE_ACCOUNT", account)
-    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
-    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.server_port))
-    try:
+    with listening(Handle, tls="127.0.0.1") as port:
+        become_pod(folder, port, monkeypatch)
         yield api
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -3,21 +3,19 @@
 import http.server
 import json
 import os
-import shutil
-import ssl
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
-from migrations import apiserver, report
+from migrations import report
 from migrations.__main__ import main
+from tests.httpserver import listening
+from tests.migrations.apiserver import become_pod
 from tests.migrations.documents import ROOT, Command, Memory
-from tests.servers import require
 
 
 @pytest.mark.parametrize(
@@ -136,45 +134,13 @@ class _ApiServer(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def api_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[_ApiServer]]:
     """An HTTPS server with a certificate of its own, and the service account of a pod that knows it."""
-    openssl = require(shutil.which("openssl"), "no openssl: it makes the certificate of this test")
-    account = tmp_path / "serviceaccount"
-    account.mkdir()
-    words = [
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-subj",
-        "/CN=api",
-        "-days",
-        "2",
-        "-addext",
-        "subjectAltName=IP:127.0.0.1",
-    ]
-    subprocess.run(
-        [openssl, *words, "-keyout", str(tmp_path / "key"), "-out", str(account / "ca.crt")],
-        check=True,
-        capture_output=True,
-    )
-    (account / "token").write_text("pod-token\n")
-    server = http.server.HTTPServer(("127.0.0.1", 0), _ApiServer)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(account / "ca.crt", tmp_path / "key")
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    monkeypatch.setattr(apiserver, "SERVICE_ACCOUNT", account)
-    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
-    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.server_port))
     _ApiServer.seen.clear()
     _ApiServer.before = []
     _ApiServer.status = 200
     monkeypatch.setattr(report, "PAUSE_SECONDS", 0.01)
-    yield _ApiServer
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with listening(_ApiServer, tls="127.0.0.1") as port:
+        become_pod(tmp_path, port, monkeypatch)
+        yield _ApiServer
 
 
 def _without_file(command: Command, memory: Memory, monkeypatch: pytest.MonkeyPatch, name: str) -> int:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import ssl
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import trustme
 
+from tests.httpserver import authority, listening
 from tests.schemas import ROOT, catalog, objects
 
 if TYPE_CHECKING:
@@ -67,22 +66,16 @@ class ApiServer:
             self.memory["status"] = {"credentials": {"epoch": applied}}
         self.seen: list[tuple[str, str, str | None, str | None]] = []
         self.meanwhile: int | None = None
-        authority = trustme.CA()
-        authority.cert_pem.write_to_path(folder / "ca.crt")
+        authority().cert_pem.write_to_path(folder / "ca.crt")
         (folder / "token").write_text("token-of-the-account")
         (folder / "namespace").write_text("team-a")
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        authority.issue_cert("localhost").configure_cert(context)
-        self._server = HTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
         self._folder = folder
+        self._port = 0
 
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+    @contextmanager
+    def listening(self) -> Iterator[ApiServer]:
+        with listening(self._handler(), tls="localhost") as self._port:
+            yield self
 
     def run(self) -> subprocess.CompletedProcess[str]:
         """Run the container's command; only the two places that a pod has are others here."""
@@ -90,7 +83,7 @@ class ApiServer:
         *_, script = container["command"]
         for there, here in (
             ("/var/run/secrets/kubernetes.io/serviceaccount", str(self._folder)),
-            ("https://kubernetes.default.svc/", f"https://localhost:{self._server.server_port}/"),
+            ("https://kubernetes.default.svc/", f"https://localhost:{self._port}/"),
         ):
             assert there in script
             script = script.replace(there, here)
@@ -138,15 +131,8 @@ class ApiServer:
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Any]:
     """Starts a server with an epoch that is wanted and one that is applied."""
-    made: list[ApiServer] = []
-
-    def start(spec: int, applied: int | None) -> ApiServer:
-        made.append(ApiServer(tmp_path, spec, applied))
-        return made[-1]
-
-    yield start
-    for each in made:
-        each.close()
+    with ExitStack() as stack:
+        yield lambda spec, applied: stack.enter_context(ApiServer(tmp_path, spec, applied).listening())
 
 
 def test_it_adds_one_to_the_epoch(serve: Any) -> None:
