@@ -47,14 +47,14 @@ def test_verify_tells_what_is_wrong(memory: Memory, command: Command) -> None:
         role = sql.Identifier(memory.writer.username)
         connection.execute(sql.SQL("ALTER ROLE {} BYPASSRLS").format(role))
         # Not a role with rights of its own: the admin inherits from the logins, and other tests share the admin.
-        connection.execute(sql.SQL("CREATE ROLE auditors; GRANT auditors TO {}").format(role))
+        connection.execute(sql.SQL("CREATE ROLE archivists; GRANT archivists TO {}").format(role))
         connection.execute("CREATE TABLE notes.foreign_table (a int); GRANT TRUNCATE ON notes.foreign_table TO PUBLIC")
     found = command.provision(memory).report["verify"]
     name = memory.writer.username
     for expected in (
         f"role {name} is BYPASSRLS",
-        f"login {name} is in role auditors",
-        f"login {name} can become role auditors",
+        f"login {name} is in role archivists",
+        f"login {name} can become role archivists",
         f"login {name} has TRUNCATE, REFERENCES or TRIGGER on foreign_table",
         "PUBLIC has TRUNCATE on foreign_table",
     ):

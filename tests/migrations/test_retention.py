@@ -36,10 +36,11 @@ def append(
 
 
 def many(connection: Connection, days: float, count: int) -> None:
-    """Writes events of about the same age, enough for a partition of their own."""
+    """Writes events of one and the same day, enough for a partition of their own."""
     connection.execute(
         "INSERT INTO memory_events (dataset, id, event_type, payload, created_at)"
-        " SELECT 'notes', gen_random_uuid(), 'old', '1', %s + n * interval '1 s' FROM generate_series(1, %s) n",
+        " SELECT 'notes', gen_random_uuid(), 'old', '1', date_trunc('day', %s, 'UTC') + n * interval '1 s'"
+        " FROM generate_series(1, %s) n",
         [age(days), count],
     )
 

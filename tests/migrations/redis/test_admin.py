@@ -100,12 +100,23 @@ def test_guide_lists_what_is_tried_and_nothing_else() -> None:
     assert rules == tried
 
 
-@pytest.mark.parametrize("lacking", sorted({rule for rule in documented() if rule.startswith(("+", "~"))}))
+IN_CLUSTER = "+cluster|nodes"
+
+
+@pytest.mark.parametrize(
+    "lacking", sorted({rule for rule in documented() if rule.startswith(("+", "~"))} - {IN_CLUSTER})
+)
 def test_what_the_admin_lacks_is_named(redis8: Node, command: Command, lacking: str) -> None:
-    if lacking == "+cluster|nodes":
-        pytest.skip("not needed here")
-    give(redis8, [rule for rule in documented() if rule != lacking])
-    memory = Memory(redis8)
+    named_when_lacking(redis8, command, lacking)
+
+
+def test_what_the_admin_lacks_of_a_cluster_is_named(redis_cluster: Group, command: Command) -> None:
+    named_when_lacking(redis_cluster.first, command, IN_CLUSTER)
+
+
+def named_when_lacking(node: Node, command: Command, lacking: str) -> None:
+    give(node, [rule for rule in documented() if rule != lacking])
+    memory = Memory(node)
     for answer in (command.look(memory, admin=LEAST), command.make(memory, admin=LEAST)):
         assert answer.report["reason"] == "PermissionDenied", answer.message
         named = {"~mem:*": "xlen", "~mem-ledger:*": "hgetall"}.get(
@@ -113,7 +124,7 @@ def test_what_the_admin_lacks_is_named(redis8: Node, command: Command, lacking: 
         )
         assert named in answer.message.lower()
         assert "docs/redis.md lists" in answer.message
-    with redis8.client() as admin:
+    with node.client() as admin:
         assert admin.keys() == [], "nothing is half-made"
 
 
