@@ -18,10 +18,13 @@ down: $(VENV)/.memoryctl  ## stop what demo started; PURGE=1 removes its data
 	@$(BIN)/python -m memoryctl down $(if $(PURGE),--purge)
 
 test: $(VENV)/.dev  ## all tests; a server that this machine lacks is skipped by name (MEMORY_REQUIRE=all: a failure)
-	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup --cov --cov-report=term $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup --cov --cov-report= $(ARGS)
 
 long: $(VENV)/.dev  ## tests that take minutes: processes killed at any moment, many writes, on real servers
-	@$(BIN)/python -m pytest -q -m long -n $(JOBS) --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -q -m long -n $(JOBS) --dist loadgroup --cov --cov-append --cov-report= $(ARGS)
+
+coverage: $(VENV)/.dev  ## what test and long together have run of the code; 95 % of lines and branches is asked for
+	@$(BIN)/coverage report --fail-under=95
 
 render: $(VENV)/.dev  ## the examples through the real `crossplane composition render` and `crossplane resource validate`
 	@$(BIN)/python -m pytest -q -m render -n $(JOBS) tests/render $(ARGS)
@@ -77,4 +80,4 @@ $(VENV)/.dev: requirements/dev.txt
 	@./scripts/venv $(PYTHON) $(VENV) $<
 	@touch $@
 
-.PHONY: help demo down test long render e2e lint format goldens bench bench-recall build images packages publish sign lock
+.PHONY: help demo down test long coverage render e2e lint format goldens bench bench-recall build images packages publish sign lock

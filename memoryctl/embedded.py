@@ -25,7 +25,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 from psycopg import sql
@@ -392,10 +392,10 @@ def _running(record: _Record, installation: Installation) -> bool:
     return installation.run(data.parent, "pg_ctl", "status", f"--pgdata={data}").returncode == 0
 
 
-def _halt(record: _Record, installation: Installation) -> None:
+def _halt(record: _Record, installation: Installation, mode: Literal["fast", "immediate"] = "fast") -> None:
     data = Path(record.data)
     if data.exists() and _running(record, installation):
-        done = installation.run(data.parent, "pg_ctl", "stop", "-w", "--mode=fast", f"--pgdata={data}")
+        done = installation.run(data.parent, "pg_ctl", "stop", "-w", f"--mode={mode}", f"--pgdata={data}")
         if done.returncode:
             msg = f"PostgreSQL in {data} does not stop: {done.stdout.strip()}"
             raise EmbeddedError(msg)
@@ -405,7 +405,7 @@ def _discard(directory: Path, record: _Record | None, installation: Installation
     if record is None:
         return
     data = Path(record.data)
-    _halt(record, installation)
+    _halt(record, installation, "immediate")  # what goes need not be written to the disk first
     if data.parent.parent == ROOT_STATE:
         shutil.rmtree(data.parent, ignore_errors=True)
     else:

@@ -2,37 +2,38 @@
 
 import contextlib
 import dataclasses
+import io
 import itertools
 import json
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest import mock
 
 from pgvector.psycopg import register_vector
 from psycopg import sql
 
-from tests.migrations.documents import ROOT, Memory
+from migrations.__main__ import main
+from tests.migrations.documents import Memory
 from tests.postgres import Connection, Database
 
 T = TypeVar("T")
 
 
 def provision(memory: Memory, folder: Path) -> None:
-    """Runs the Job's command with its mounted folder."""
+    """Runs the Job's command with its mounted folder, in this process."""
     folder.mkdir()
     (folder / "admin").mkdir()
     admin = memory.database.server.admin
     (folder / "request.json").write_text(json.dumps(memory.document()))
     (folder / "admin" / "username").write_text(admin.username)
     (folder / "admin" / "password").write_text(admin.password)
-    environment = {**os.environ, "MEMORY_DIR": str(folder), "MEMORY_REPORT_FILE": str(folder / "report.json")}
-    command = [sys.executable, "-m", "migrations", "provision"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    environment = {"MEMORY_DIR": str(folder), "MEMORY_REPORT_FILE": str(folder / "report.json")}
+    with mock.patch.dict(os.environ, environment), contextlib.redirect_stderr(io.StringIO()) as log:
+        code = main(["provision"])
+    assert code == 0, log.getvalue()
 
 
 @dataclasses.dataclass(frozen=True)
