@@ -17,10 +17,10 @@ demo: $(VENV)/.memoryctl  ## a claim becomes a memory on an embedded PostgreSQL,
 down: $(VENV)/.memoryctl  ## stop what demo started; PURGE=1 removes its data
 	@$(BIN)/python -m memoryctl down $(if $(PURGE),--purge)
 
-test: $(VENV)/.dev  ## all tests; a server that this machine lacks is skipped by name (MEMORY_REQUIRE=all: a failure)
+test: $(VENV)/.dev  ## every promise on a real server, in minutes; a server that this machine lacks is skipped by name (MEMORY_REQUIRE=all: a failure)
 	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup --cov --cov-report= $(ARGS)
 
-long: $(VENV)/.dev  ## tests that take minutes: processes killed at any moment, many writes, on real servers
+long: $(VENV)/.dev  ## what takes longer: kills at any moment, eight at once, many writes, every kind of server
 	@$(BIN)/python -m pytest -q -m long -n $(JOBS) --dist loadgroup --cov --cov-append --cov-report= $(ARGS)
 
 coverage: $(VENV)/.dev  ## what test and long together have run of the code; 95 % of lines and branches is asked for

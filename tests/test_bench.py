@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.etree import ElementTree as ET
 
+import pytest
 from crossplane.function.proto.v1 import run_function_pb2 as fnv1
 
 from bench import client, function, idle, plot, provisioning
 from bench.measure import megabytes, milliseconds, rate
 from tests.function.harness import Answer, call
-
-if TYPE_CHECKING:
-    import pytest
 
 
 def test_steady_requests_are_as_large_as_those_of_a_cluster() -> None:
@@ -25,6 +23,7 @@ def test_steady_requests_differ_by_what_a_server_counts_up() -> None:
     assert one.SerializeToString(deterministic=True) != two.SerializeToString(deterministic=True)
 
 
+@pytest.mark.long
 def test_a_short_run_gives_every_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name, value in (
         (function, "CALLS", 20),

@@ -115,6 +115,7 @@ def _demo(clone: Path, account: int | None) -> None:
     assert shown.index("OBJECT") < shown.index("CONDITION") < shown.index("BINDINGS") < shown.index("Search by vector")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has a home that PostgreSQL's account may not enter")
 def test_demo_as_root_from_a_private_folder(clone: Path) -> None:
     assert clone.parent.stat().st_mode & 0o077 == 0

@@ -132,6 +132,7 @@ def stored(vectors: Matrix, kind: str) -> Matrix:
     return vectors.astype(np.float16) if kind == "halfvec" else vectors
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("metric", "kind", "dimension"),
     [

@@ -489,6 +489,7 @@ def partitioned(database: Database, tmp_path: Path) -> Shared:
     return shared
 
 
+@pytest.mark.long
 def test_plans_stay_pruned_with_a_thousand_partitions(
     partitioned: Shared, record_property: Callable[[str, object], None]
 ) -> None:

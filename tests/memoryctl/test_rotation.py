@@ -133,6 +133,7 @@ def test_an_app_writes_through_ten_rotations_and_a_new_root_key(plane: Plane) ->
     print(seen)
 
 
+@pytest.mark.long
 def test_previous_may_go_when_the_epoch_has_moved_on(plane: Plane) -> None:
     plane.replace_root_key()
     old = (plane.laptop.binding / "uri").read_text()
@@ -147,6 +148,7 @@ def test_previous_may_go_when_the_epoch_has_moved_on(plane: Plane) -> None:
     assert [refused(old), refused(new)] == [True, False]
 
 
+@pytest.mark.long
 def test_a_revoked_login_is_refused_and_its_open_connections_end(plane: Plane) -> None:
     old = (plane.laptop.binding / "uri").read_text()
     with writing(plane.laptop.binding) as process, contextlib.closing(psycopg.connect(old)) as idle:
@@ -162,6 +164,7 @@ def test_a_revoked_login_is_refused_and_its_open_connections_end(plane: Plane) -
         assert [name for (name,) in connection.execute(sessions)] == [connection.info.user]
 
 
+@pytest.mark.long
 def test_epochs_that_were_skipped_leave_no_app_outside(plane: Plane) -> None:
     """Slot a is taken again at once, and only after the Secret held slot b."""
     old = (plane.laptop.binding / "uri").read_text()

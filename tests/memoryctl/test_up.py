@@ -111,6 +111,7 @@ def until_provisioning(laptop: Laptop, *manifests: Object) -> tuple[Popen[str], 
     return process, descendants(process.pid)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_up_leaves_no_process_and_the_next_goes_on(
     laptop: Laptop, provider: Object, claim: Object, number: signal.Signals
@@ -128,6 +129,7 @@ def test_an_interrupted_up_leaves_no_process_and_the_next_goes_on(
     assert provision_lines(done.stdout) == ["runs", "is complete", "runs", "is complete"]
 
 
+@pytest.mark.long
 def test_the_next_up_goes_on_after_one_that_was_killed(laptop: Laptop, provider: Object, claim: Object) -> None:
     process, children = until_provisioning(laptop, provider, claim)
     process.kill()
@@ -215,6 +217,7 @@ def test_a_claim_without_its_provider_shows_why(laptop: Laptop, claim: Object) -
     assert 'ProviderReady=False/NotFound: spec.providerRef.name: there is no provider "pg"' in done.stderr
 
 
+@pytest.mark.long
 def test_another_root_key_changes_nothing_and_is_a_condition(laptop: Laptop, provider: Object, claim: Object) -> None:
     laptop.up(provider, claim)
     secret = laptop.cluster.get(secret_key("team-a", "notes-memory"))
@@ -226,6 +229,7 @@ def test_another_root_key_changes_nothing_and_is_a_condition(laptop: Laptop, pro
     assert laptop.cluster.get(secret_key("team-a", "notes-memory")) == secret
 
 
+@pytest.mark.long
 def test_a_schema_of_somebody_else_is_refused_with_its_reason(laptop: Laptop, provider: Object, claim: Object) -> None:
     laptop.up(provider, claim)
     other = {**claim, "metadata": {"name": "other", "namespace": "team-b"}}
@@ -236,6 +240,7 @@ def test_a_schema_of_somebody_else_is_refused_with_its_reason(laptop: Laptop, pr
     assert not (laptop.state / "bindings" / "team-b").exists()
 
 
+@pytest.mark.long
 def test_two_namespaces_have_a_binding_root_each(laptop: Laptop, provider: Object, claim: Object) -> None:
     other = {**claim, "metadata": {"name": "notes", "namespace": "team-b"}}
     other["spec"] = {**claim["spec"], "dataset": {"name": "notes", "schema": "other"}}
@@ -247,6 +252,7 @@ def test_two_namespaces_have_a_binding_root_each(laptop: Laptop, provider: Objec
     assert schemas == ["notes", "other"]
 
 
+@pytest.mark.long
 def test_a_composite_without_a_claim_has_its_secret_written_where_it_says(
     laptop: Laptop, provider: Object, claim: Object
 ) -> None:
@@ -286,6 +292,7 @@ def test_an_admin_secret_that_is_not_there_is_waited_for(laptop: Laptop, claim: 
     assert laptop.up(secret).returncode == 0
 
 
+@pytest.mark.long
 def test_a_missing_extension_heals_when_the_platform_team_has_installed_it(
     laptop: Laptop, claim: Object, postgres18: Postgres
 ) -> None:
@@ -324,6 +331,7 @@ def test_down_keeps_the_data_and_up_goes_on(laptop: Laptop, provider: Object, cl
         assert connection.execute("SELECT count(*) FROM memory_events").fetchone() == (0,)
 
 
+@pytest.mark.long
 def test_the_server_comes_back_on_its_port_or_not_at_all(laptop: Laptop, provider: Object, claim: Object) -> None:
     laptop.up(provider, claim)
     port = int((laptop.binding / "port").read_text())
@@ -361,6 +369,7 @@ def test_the_claim_says_what_the_secret_says(ready: Ready) -> None:
         assert told["status"][key] == (ready.binding / key).read_text()
 
 
+@pytest.mark.long
 def test_the_time_limit_ends_the_wait_and_the_next_up_goes_on(laptop: Laptop, provider: Object, claim: Object) -> None:
     done = laptop.run("up", "-f", str(laptop.write(provider, claim)), "--timeout", "0")
     assert done.returncode == 1

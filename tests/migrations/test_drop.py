@@ -180,6 +180,7 @@ class KilledError(Exception):
     """Stands for SIGKILL between two transactions."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("isolation", ISOLATIONS)
 def test_a_drop_that_is_killed_between_any_two_transactions_is_gone_on_with(
     database: Database, command: Command, monkeypatch: pytest.MonkeyPatch, isolation: str

@@ -247,6 +247,7 @@ def test_roles_of_others_that_the_giver_named_have_nothing_any_more(home: Memory
 STEPS = ["hand-over", "hand-over:close", "hand-over:move", "ledger", "roles", "grants", "logins", "seal"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("isolation", ["Schema", "Dataset"])
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_at_a_step_it_converges(database: Database, command: Command, step: str, isolation: str) -> None:
@@ -258,6 +259,7 @@ def test_killed_at_a_step_it_converges(database: Database, command: Command, ste
     assert roles_of(giver) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("moment", range(4))
 def test_killed_at_a_random_moment_it_converges(database: Database, command: Command, moment: int) -> None:
     giver = filled(giver_of(database), command)

@@ -279,6 +279,7 @@ def is_building(memory: Memory) -> int | None:
     return row[0] if row else None
 
 
+@pytest.mark.long
 def test_a_build_under_kill_9_is_healed(any_database: Database, command: Command) -> None:
     memory = provisioned(with_index(Memory(any_database)), command)
     add(memory, EARNED)
@@ -485,6 +486,7 @@ def test_partitions_and_tables_without_an_index_are_vacuumed(small: Memory) -> N
         assert (dead(small, partition), dead(small, "memory_embeddings")) == (0, 0)
 
 
+@pytest.mark.long
 def test_a_killed_reindex_is_healed(database: Database, command: Command) -> None:
     memory = provisioned(with_index(Memory(database)), command)
     with no_autovacuum(memory, "memory_embeddings") as connection:

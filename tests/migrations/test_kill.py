@@ -50,6 +50,7 @@ def test_killed_at_a_step(memory: Memory, command: Command, undisturbed: dict[st
     memory.connect().close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("moment", range(8))
 def test_killed_at_a_random_moment(
     memory: Memory, command: Command, undisturbed: dict[str, list[str]], moment: int

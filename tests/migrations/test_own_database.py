@@ -112,6 +112,7 @@ def _databases(memory: Memory) -> list[object]:
         return list(connection.execute(query).fetchall())
 
 
+@pytest.mark.long
 def test_eight_memories_at_once_on_an_empty_server(any_database: Database, command: Command) -> None:
     memories = [
         Memory(any_database, identity=f"team-{number}/own", password=f"password-{number}", provider=OWN)
@@ -124,11 +125,13 @@ def test_eight_memories_at_once_on_an_empty_server(any_database: Database, comma
                 connection.execute("SELECT memory_put('notes', 'k', '1')")
 
 
+@pytest.mark.long
 def test_the_same_memory_eight_times_at_once(memory: Memory, command: Command) -> None:
     _together(command, [memory] * EIGHT)
     memory.connect().close()
 
 
+@pytest.mark.long
 def test_template_that_somebody_uses_is_waited_for(memory18: Memory, command: Command) -> None:
     """CREATE DATABASE is refused (55006) while anybody is connected to its template."""
     template = dataclasses.replace(memory18.database, name="template1")
@@ -154,6 +157,7 @@ def _together(command: Command, memories: list[Memory]) -> None:
 STEPS = ["ledger", "roles", "database", "closed", "home", "extension", "migrations", "grants", "logins", "verify"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("step", [*STEPS, "seal"])
 def test_killed_at_a_step(memory18: Memory, command: Command, step: str) -> None:
     command.kill_at(memory18, step)

@@ -277,6 +277,7 @@ def _together(command: Command, memories: list[Memory]) -> None:
     assert [process.returncode for process in processes] == [0] * len(memories), "\n".join(logs)
 
 
+@pytest.mark.long
 def test_eight_memories_of_one_schema_at_once(any_database: Database, command: Command) -> None:
     memories = [memory_of(any_database, number) for number in range(EIGHT)]
     _together(command, memories)
@@ -286,6 +287,7 @@ def test_eight_memories_of_one_schema_at_once(any_database: Database, command: C
             assert connection.execute("SELECT count(*) FROM memory_kv").fetchone() == (1,)
 
 
+@pytest.mark.long
 def test_the_same_memory_eight_times_at_once(any_database: Database, command: Command) -> None:
     memory = memory_of(any_database)
     _together(command, [memory] * EIGHT)
@@ -297,6 +299,7 @@ def test_the_same_memory_eight_times_at_once(any_database: Database, command: Co
 STEPS = ["ledger", "roles", "home", "migrations", "registry", "policies", "grants", "logins", "verify", "seal"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [0, 1], ids=["first", "second"])
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_at_a_step(database: Database, command: Command, step: str, number: int) -> None:

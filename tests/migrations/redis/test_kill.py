@@ -100,7 +100,8 @@ def test_killed_at_random_moments(redis8: Node, command: Command, undisturbed: d
         assert renamed(memory) == undisturbed, f"killed after {delay:.4f} s"
 
 
-@pytest.mark.parametrize("step", ["logins", pytest.param("sessions", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("step", ["logins", "sessions"])
 def test_killed_adoption_ends_the_old_sessions_all_the_same(home: Memory, command: Command, step: str) -> None:
     with home.connect() as session:
         before = session.client_id()

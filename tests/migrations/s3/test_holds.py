@@ -131,6 +131,7 @@ def test_with_versions_alone_logins_delete_nothing_and_the_answer_says_what_that
         assert client.get_object(Bucket=held.home, Key=f"{held.prefix}kv/a.json", VersionId=first)["Body"].read()
 
 
+@pytest.mark.long
 def test_without_versions_a_held_memory_is_read_only(memory: Memory, runner: Runner) -> None:
     free = runner.ready(memory)
     put(free, "kv/a.json")

@@ -37,6 +37,7 @@ def get(memory: Memory, key: str) -> bytes:
     return found
 
 
+@pytest.mark.long
 def test_rotation_overlaps_and_ends_with_the_old_key_closed(memory: Memory, runner: Runner) -> None:
     old = runner.ready(memory)
     put(old, "kv/a.json", b"mine")
@@ -61,6 +62,7 @@ def test_closing_a_login_that_never_was_makes_none(memory: Memory, runner: Runne
     assert memory.name("rw_b") not in users
 
 
+@pytest.mark.long
 def test_claim_made_again_needs_adopt_and_finds_its_objects(memory: Memory, runner: Runner) -> None:
     runner.ready(memory)
     put(memory, "kv/a.json", b"mine")

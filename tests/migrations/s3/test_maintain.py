@@ -119,6 +119,7 @@ def test_drift_is_told_and_left(versioned: Memory, runner: Runner) -> None:
     assert sorted(runner.told(versioned)["drift"]) == sorted(differences(versioned))
 
 
+@pytest.mark.long
 def test_drift_is_put_right_where_that_is_asked_for(versioned: Memory, runner: Runner) -> None:
     break_all(versioned)
     runner.maintain(versioned, "Repair")

@@ -245,6 +245,7 @@ def test_managed_bucket_of_its_own(memory: Memory, runner: Runner) -> None:
     runner.ready(managed)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("own", [False, True], ids=["shared", "own"])
 def test_plan_says_what_provision_does_and_changes_nothing(
     memory: Memory, runner: Runner, capsys: pytest.CaptureFixture[str], own: bool

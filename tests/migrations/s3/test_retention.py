@@ -38,6 +38,7 @@ def other_of(memory: Memory, **changes: Any) -> Memory:
     return memory.but(identity="team-b/notes", uid="uid-2", secrets={"rw_a": "b", "ro_a": "c"}, **changes)
 
 
+@pytest.mark.long
 def test_document_holds_each_memorys_rules_and_those_of_others(memory: Memory, runner: Runner) -> None:
     first = runner.ready(memory.but(ttl=7, provider={"lifecycle": {"transitionDays": 30, "storageClass": "STANDARD"}}))
     forever = runner.ready(other_of(memory))
