@@ -331,8 +331,7 @@ class OfflineQueue:
             else:
                 self._journal.put_done(write, version)
                 return
-        msg = f'key "{write.name}" is written to by others all the time: it stays in the queue'
-        raise Unavailable(msg)
+        raise _busy(write)
 
     def _done(self, write: Write) -> int | None:
         """Gives the version that a write has got, when it was done and its answer was lost."""
@@ -356,6 +355,7 @@ class OfflineQueue:
             else:
                 self._journal.done([write.seq])
                 return
+        raise _busy(write)
 
     def _resolved(self, write: Write) -> Write | None:
         """Asks what is to be done about a conflict; None when nothing is any more."""
@@ -382,6 +382,10 @@ class OfflineQueue:
             msg = f'the resolver said {resolution!r} of key "{write.name}": say "theirs", "mine", or Merged(value)'
             raise MemoryClientError(msg)
         return dataclasses.replace(write, expected=version, base=None)
+
+
+def _busy(write: Write) -> Unavailable:
+    return Unavailable(f'key "{write.name}" is written to by others all the time: it stays in the queue')
 
 
 def _plain(embedding: Embedding) -> dict[str, Any]:

@@ -427,9 +427,18 @@ def test_an_embedding_that_is_deleted_while_nobody_answers(offline: Offline, oth
     assert other.embeddings.search([1, 0, 0]) == []
 
 
-def test_a_value_that_others_write_to_all_the_time_stays(offline: Offline, other: Memory) -> None:
+@pytest.mark.parametrize("deletes", [False, True])
+def test_a_key_that_others_write_to_all_the_time_stays_the_first(
+    offline: Offline, other: Memory, deletes: bool
+) -> None:
+    version = other.kv.put("mood", "theirs")
+    offline.queue._resolver = lambda _: "mine"
     offline.line.away = True
-    offline.memory.kv.put("mood", "mine")
+    if deletes:
+        offline.memory.kv.delete("mood", expected_version=version)
+    else:
+        offline.memory.kv.put("mood", "mine")
+    offline.memory.events.append("message", "behind")
     offline.line.away = False
 
     def meddle() -> None:
@@ -439,11 +448,12 @@ def test_a_value_that_others_write_to_all_the_time_stays(offline: Offline, other
     offline.line.before = meddle
     with pytest.raises(Unavailable, match="by others all the time"):
         offline.queue.flush()
+    assert (offline.queue.pending, other.events.read()) == (2, [])
     offline.line.before = None
     settled(offline.queue)
     value = other.kv.get("mood")
-    assert value is not None
-    assert value.value == "mine"
+    assert (value and value.value) == (None if deletes else "mine")
+    assert [event.payload for event in other.events.read()] == ["behind"]
 
 
 def test_who_finds_another_one_sending_waits_for_it(
