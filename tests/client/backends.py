@@ -173,5 +173,7 @@ BACKENDS: dict[str, Factory] = {
     "s3": s3(own=False),
     "s3-locked": s3(own=True, versioning=True, objectLock={"mode": "GOVERNANCE", "days": 1}),
 }
+# Of these servers none has vector sets.
+WITHOUT_EMBEDDINGS = ("redis-7", "valkey")
 # Those that `make long` runs it over: each is much like one of the others, or slow.
 LONG = ("postgresql-16", "postgresql-17", "redis-7", "valkey", "redis-cluster", "s3", "s3-locked")

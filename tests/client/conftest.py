@@ -6,10 +6,21 @@ import pytest
 
 from memory_client import Memory
 from tests import redisservers
-from tests.client.backends import BACKENDS, LONG, Backend, Machine, Place
+from tests.client.backends import BACKENDS, LONG, WITHOUT_EMBEDDINGS, Backend, Machine, Place
 from tests.postgres import Servers
 
 pytest.register_assert_rewrite("tests.client.conformance")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leaves out what needs embeddings where the server has none: that they are `Unsupported` is a test of its own."""
+    items[:] = [item for item in items if not _lacks(item)]
+
+
+def _lacks(item: pytest.Item) -> bool:
+    asked = isinstance(item, pytest.Function) and "embedding" in item.fixturenames
+    callspec = getattr(item, "callspec", None)
+    return asked and callspec is not None and callspec.params.get("backend") in WITHOUT_EMBEDDINGS
 
 
 @pytest.fixture(scope="session")
