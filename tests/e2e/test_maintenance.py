@@ -172,5 +172,6 @@ def _repairs(kube: Kube, provider: str) -> bool:
     """Whether the request that the CronJob mounts asks for repair."""
     pod = cronjob(kube, "provider", provider)["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     [mounted] = [each["secret"]["name"] for each in pod["volumes"][0]["projected"]["sources"][:1]]
-    request = kube.get("secret", mounted, database.NAMESPACE)["data"]["request.json"]
-    return '"driftPolicy":"Repair"' in b64decode(request).decode()
+    # It may be mounted before it is there: Crossplane applies in no order.
+    request = kube.find("secret", mounted, database.NAMESPACE)
+    return request is not None and '"driftPolicy":"Repair"' in b64decode(request["data"]["request.json"]).decode()

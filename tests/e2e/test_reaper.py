@@ -114,11 +114,17 @@ def test_with_delete_the_home_is_dropped(
     assert database.ask(platform, f"SELECT count(*) FROM pg_roles WHERE rolname = '{login['username']}'") == "0"
 
 
+def _paused(kube: Kube, provider: str) -> bool:
+    return says(kube.get(PROVIDER, provider), "Synced") == "False/ReconcilePaused"
+
+
 def test_nothing_happens_while_the_list_is_forbidden(
     platform: Kube, provider: str, left: Callable[..., tuple[str, dict[str, str]]]
 ) -> None:
     schema, login = left(deletionPolicy="Delete")
     platform("annotate", PROVIDER, provider, "crossplane.io/paused=true", "--overwrite")
+    # A reconcile that is under way when the annotation comes would make the binding again.
+    platform.until("it is paused", lambda: _paused(platform, provider) or None)
     try:
         [binding] = objects(platform, provider, "clusterrolebindings")
         platform.delete("clusterrolebinding", binding["metadata"]["name"])
