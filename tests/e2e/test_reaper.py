@@ -118,8 +118,8 @@ def test_with_delete_the_home_is_dropped(
 def noticed(kube: Kube, provider: str, what: str, look: Callable[[], bool]) -> None:
     """Waits for what Crossplane does about a change of the provider, and changes it again while nothing happens.
 
-    Its circuit breaker (v2.3) drops the event of a change when there were many before, lets one through every 30 s, and
-    without another one the change is seen ten minutes later.
+    Its circuit breaker (v2.3) may drop the event of a change when there were many before, lets one through every 30 s,
+    and without another one the change is seen ten minutes later.
     """
     changed = time.monotonic()
 
@@ -142,9 +142,9 @@ def test_nothing_happens_while_the_list_is_forbidden(
 ) -> None:
     schema, login = left(deletionPolicy="Delete")
     platform("annotate", PROVIDER, provider, "crossplane.io/paused=true", "--overwrite")
-    # A reconcile that is under way when the annotation comes would make the binding again.
-    noticed(platform, provider, "it is paused", lambda: _paused(platform, provider))
     try:
+        # A reconcile that is under way when the annotation comes would make the binding again.
+        noticed(platform, provider, "it is paused", lambda: _paused(platform, provider))
         [binding] = objects(platform, provider, "clusterrolebindings")
         platform.delete("clusterrolebinding", binding["metadata"]["name"])
         for _ in range(3):
